@@ -1,0 +1,94 @@
+"""Tasks: data, model, loss, metric and baseline of one job.
+
+`build` makes a task from files, `load` a trained model from a run folder or model file. Each task
+is a folder of its own, imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from elman.errors import FileError, InputError, nearest
+from elman.tasks.base import Budget, Task, TaskOptions, parse_options
+
+__all__ = ["Budget", "Task", "TaskOptions", "build", "load", "names", "parse_options"]
+
+_TASKS = {"lm": "elman.tasks.lm"}
+MODEL_FILE = "model.safetensors"
+
+
+def names() -> list[str]:
+    """Return the names of the tasks.
+
+    Example:
+        >>> names()
+        ['lm']
+    """
+    return list(_TASKS)
+
+
+def _module(name: str) -> ModuleType:
+    if name not in _TASKS:
+        raise InputError(f"there is no task {name!r}; there are {names()}.{nearest(name, _TASKS)}")
+    return import_module(_TASKS[name])
+
+
+def build(
+    name: str,
+    files: Sequence[str | Path],
+    options: TaskOptions | Mapping[str, Any] | None = None,
+    *,
+    budget: Budget | None = None,
+    seed: int = 0,
+) -> Task:
+    """Build a task from its files: read and split the data, choose what was left open, make a model.
+
+    Args:
+        name: a name of `names()`.
+        files: text files, in order; "-" is standard input.
+        options: the task's options by name (for "lm" see `elman.tasks.lm.LMOptions`); what is
+            missing or None is chosen from the data and the budget. A built task's ``config``
+            builds the same task again.
+        budget: how much training is planned.
+        seed: seed of the initial weights and of the data order, >= 0.
+
+    Returns:
+        the task, its model on the CPU.
+
+    Raises:
+        InputError: an unknown task or option, a bad value, data too short.
+        FileError: a file that is missing, empty, binary, wrongly encoded, or a folder.
+    """
+    task: Task = _module(name).build(files, options, budget=budget or Budget(), seed=seed)
+    return task
+
+
+def load(path: str | Path) -> Any:
+    """Load a trained model.
+
+    Args:
+        path: a run folder (its `model.safetensors` is read) or a model file.
+
+    Returns:
+        the task's model in evaluation mode on the CPU, with the methods users call; for a language
+        model see `elman.tasks.lm.TrainedLM`: `generate`, `generate_stream`, `score`, `evaluate`.
+
+    Raises:
+        FileError: nothing there, no model in the folder, or a file that is damaged, cut short,
+            altered or not a model file.
+    """
+    from elman.tasks import model_file
+
+    path = Path(path)
+    if path.is_dir():
+        if not (path / MODEL_FILE).is_file():
+            raise FileError(f"{path}: no {MODEL_FILE} in this folder; has the run finished?")
+        path = path / MODEL_FILE
+    name, metadata, tensors = model_file.read(path)
+    if name not in _TASKS:
+        raise FileError(f"{path}: it holds a model for the task {name!r}, unknown to this version.")
+    return _module(name).restore(metadata, tensors, str(path))

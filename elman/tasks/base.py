@@ -1,0 +1,196 @@
+"""What a task is: data, model, loss, metric and baseline, behind one small protocol.
+
+The training loop (`elman.training`) knows only `Task`; it never sees a file or a vocabulary. A task
+is built by `elman.tasks.build(name, files, options, ...)`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import pydantic
+from torch import Tensor, nn
+
+from elman.errors import InputError, nearest
+
+Carry = Any  # nested tuples of tensors
+Options = TypeVar("Options", bound=pydantic.BaseModel)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much training is planned; what is None is not limited.
+
+    Args:
+        minutes: wall-clock minutes, > 0.
+        steps: optimiser steps, >= 0.
+        epochs: passes over the training data, > 0 (a fraction is allowed).
+    """
+
+    minutes: float | None = None
+    steps: int | None = None
+    epochs: float | None = None
+
+
+class TaskOptions(pydantic.BaseModel):
+    """Base of a task's options: strict types, no unknown keys, no silent conversions."""
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, arbitrary_types_allowed=True
+    )
+
+
+class Task(abc.ABC):
+    r"""Data, model, loss, metric and baseline of one job, as the training loop sees them.
+
+    The loop over optimiser steps s = 0, 1, ... is
+
+    .. math::
+
+        carry \leftarrow start(s) \text{ if not None}, \qquad
+        (\ell_s, carry, n_s) = loss(batch(s), carry)
+
+    so that everything the loop must save for an exact resume is: the weights, the optimiser, the
+    random states, s, and carry. Data order is no part of it: ``batch(s)`` is a pure function of s
+    and the seed.
+
+    Attributes:
+        name: name of the task, "lm".
+        metric: key of `validate` that is minimised (best checkpoint, early stopping).
+        model: the network; made by the constructor on the CPU from the task's seed (the global
+            random state of torch is left as it was). The loop may move it to a device; the task
+            follows the device of the model's parameters.
+        config: every option, resolved (nothing left to be chosen): building again from the same
+            files, ``config`` and seed gives an equal task.
+        seed: seed of the data order and of the initial weights.
+        recommended: training options this task suggests, by the names of TrainingOptions
+            ("lr", "optimizer", "ema", "clip_norm", "warmup", ...). An option the user gave wins.
+        fingerprint: hex digest of the data; a resumed run whose data differ is refused.
+        steps_per_epoch: optimiser steps in one pass over the training data, >= 1.
+    """
+
+    name: ClassVar[str]
+    metric: ClassVar[str]
+    model: nn.Module
+    config: pydantic.BaseModel
+    seed: int
+    recommended: dict[str, Any]
+    fingerprint: str
+    steps_per_epoch: int
+
+    @abc.abstractmethod
+    def describe(self) -> list[str]:
+        """Say what was detected and chosen, one line each, printed before training."""
+
+    @abc.abstractmethod
+    def batch(self, step: int) -> tuple[Tensor, ...]:
+        """Return the CPU tensors of optimiser step `step`, counted from 0 over all epochs.
+
+        A pure function of the step and the seed. The loop moves the tensors to the device.
+        """
+
+    @abc.abstractmethod
+    def start(self, step: int) -> Carry | None:
+        """Return a new carry (on the model's device) if a stream begins at this step, else None.
+
+        At step 0 it is never None, unless the task has no carry at all: then `loss` is given None.
+        """
+
+    @abc.abstractmethod
+    def loss(self, batch: tuple[Tensor, ...], carry: Carry) -> tuple[Tensor, Carry, int]:
+        """Return the mean loss per token in nats, the detached next carry, and the token count.
+
+        The loss is a float32 tensor without dimensions, differentiable by the model's parameters.
+        Penalties (L1, L2) are the loop's. The model is in training mode; precision (autocast) is
+        the loop's as well.
+        """
+
+    @abc.abstractmethod
+    def validate(self, limit: float | None = None) -> dict[str, float]:
+        """Measure the model on the validation part.
+
+        The model is in evaluation mode and already holds the weights to be judged (an average of
+        weights is swapped in by the loop). No random number is drawn from torch's global generator.
+
+        Args:
+            limit: fraction of the validation part to use, in (0, 1]; None is all of it. Which part
+                is used depends on `limit` alone.
+
+        Returns:
+            metrics by name, `metric` among them.
+        """
+
+    @abc.abstractmethod
+    def sample(self) -> str | None:
+        """Return a short sample to show beside a validation, or None; deterministic in weights."""
+
+    @abc.abstractmethod
+    def baseline(self) -> dict[str, Any]:
+        """Return a strong simple baseline on the same split: "name", `metric`, "words", more.
+
+        The first call may take seconds; the result is kept.
+        """
+
+    @abc.abstractmethod
+    def verdict(self, metrics: Mapping[str, float]) -> str:
+        """Say in words whether these validation metrics beat the baseline, and what to use."""
+
+    @abc.abstractmethod
+    def metadata(self) -> dict[str, Any]:
+        """Return what a model file holds beside the weights, as plain JSON values.
+
+        ``elman.tasks.model_file.write(path, task.name, task.metadata(), task.model.state_dict())``
+        writes the file, and `elman.load` reads it.
+        """
+
+
+def parse_options(
+    kind: type[Options], values: Mapping[str, Any], where: str = "options"
+) -> Options:
+    """Check a mapping against an options class and return it, or say in one line what is wrong.
+
+    Args:
+        kind: a pydantic class.
+        values: names and values, as a user wrote them.
+        where: what the values came from ("config.yaml", "the model file", ...), named in errors.
+
+    Raises:
+        InputError: a key that is not known (the nearest known one is named), a value of the wrong
+            type or out of range. The first problem is named, in one line.
+
+    Example:
+        >>> class Tea(TaskOptions):
+        ...     minutes: int = 3
+        >>> parse_options(Tea, {"minutes": 4}).minutes
+        4
+        >>> parse_options(Tea, {"minuts": 4}, "tea.yaml")
+        Traceback (most recent call last):
+            ...
+        elman.errors.InputError: tea.yaml: unknown key 'minuts'. Did you mean 'minutes'?
+    """
+    if not isinstance(values, Mapping):
+        raise InputError(f"{where}: expected names and values, got {type(values).__name__}.")
+    unknown = [key for key in values if key not in kind.model_fields]
+    if unknown:
+        key = unknown[0]
+        hint = nearest(str(key), list(kind.model_fields))
+        raise InputError(f"{where}: unknown key {key!r}.{hint}")
+    try:
+        return kind.model_validate(dict(values))
+    except pydantic.ValidationError as error:
+        raise InputError(f"{where}: {_sentence(error)}") from None
+
+
+def _sentence(error: pydantic.ValidationError) -> str:
+    """Rewrite the first problem of a pydantic error as one sentence."""
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    got = f"{first['input']!r}"
+    got = got if len(got) <= 60 else got[:57] + "..."
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    message = message[:1].lower() + message[1:]
+    subject = f"{name} " if name else ""
+    return f"{subject}{message}, got {got} ({type(first['input']).__name__})."
