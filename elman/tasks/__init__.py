@@ -45,7 +45,7 @@ def build(
     budget: Budget | None = None,
     seed: int = 0,
 ) -> Task:
-    """Build a task from its files: read and split the data, choose what was left open, make a model.
+    """Build a task: read and split its files, choose what was left open, make the model.
 
     Args:
         name: a name of `names()`.
