@@ -1,0 +1,1 @@
+"""Where a call is computed: the reference, and torch's own kernels for torch.nn's equations."""

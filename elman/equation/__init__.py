@@ -1,0 +1,40 @@
+"""The equation language: a cell is one equation, written once in plain torch.
+
+`cell` traces a body into a `Graph`; from the graph everything else is derived.
+"""
+
+from elman.equation.cell import Cell, Parameters, cell, delay, hyper_as_data
+from elman.equation.graph import Counts, Graph, Input, Line, Node, Parameter, State
+from elman.equation.initial import INITIALISERS, initialise
+from elman.equation.operations import ACTIVATIONS, OPERATIONS, linear, softmax
+from elman.equation.rewrite import with_layer_norm, with_recurrent_dropout, with_zoneout
+from elman.equation.serial import graph_from_json, graph_to_json
+from elman.equation.write import equation, latex
+
+__all__ = [
+    "ACTIVATIONS",
+    "INITIALISERS",
+    "OPERATIONS",
+    "Cell",
+    "Counts",
+    "Graph",
+    "Input",
+    "Line",
+    "Node",
+    "Parameter",
+    "Parameters",
+    "State",
+    "cell",
+    "delay",
+    "equation",
+    "graph_from_json",
+    "graph_to_json",
+    "hyper_as_data",
+    "initialise",
+    "latex",
+    "linear",
+    "softmax",
+    "with_layer_norm",
+    "with_recurrent_dropout",
+    "with_zoneout",
+]

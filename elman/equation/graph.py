@@ -1,0 +1,255 @@
+"""One step of a cell as a graph: inputs, states, delays, parameters, products, pointwise work.
+
+Nodes stand in the order of computation, so that a node's operands always come before it. A
+graph knows sizes by name ("input", "hidden", …), never by number: the numbers come with a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from elman.equation.operations import OPERATIONS
+from elman.errors import SizeError
+
+Initialiser = str | float
+
+
+class Node(NamedTuple):
+    """One value of the step: operation, operands (indices of nodes), attributes, named sizes.
+
+    `name` is the name the cell's author gave the value, kept for the written equation.
+    """
+
+    op: str
+    args: tuple[int, ...] = ()
+    attributes: tuple[tuple[str, Any], ...] = ()
+    dims: tuple[str, ...] = ()
+    name: str = ""
+
+    def attribute(self, key: str) -> Any:
+        return dict(self.attributes)[key]
+
+
+class Parameter(NamedTuple):
+    """A trained tensor: a vector (one size) or a matrix (rows, columns), and how it starts."""
+
+    name: str
+    dims: tuple[str, ...]
+    init: Initialiser = "uniform"
+
+
+class State(NamedTuple):
+    """A value kept from step to step, and the constant it starts with."""
+
+    name: str
+    size: str
+    initial: float = 0.0
+
+
+class Input(NamedTuple):
+    """A value from outside, new at each step, or one for a whole sequence (a dropout mask)."""
+
+    name: str
+    size: str
+    varies: str = "step"
+
+
+class Line(NamedTuple):
+    """A delay line: the `depth` values of an input or a state before the one at hand."""
+
+    kind: str
+    name: str
+    depth: int
+    size: str
+
+
+class Counts(NamedTuple):
+    """Numbers of trained values and of arithmetic operations of a step and row."""
+
+    parameters: int
+    operations: int
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One step of a cell: `nodes` in the order of computation, and what goes in and out.
+
+    The first of `inputs` is x. `output` and `new_states` are indices of nodes. `equal` lists
+    pairs of sizes which the equation forces to agree, each with the later name in use.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    inputs: tuple[Input, ...]
+    states: tuple[State, ...]
+    parameters: tuple[Parameter, ...]
+    output: int
+    new_states: tuple[int, ...]
+    equal: tuple[tuple[str, str], ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        """Structural equality: the same computation on the same names, whatever the cell's name."""
+        if not isinstance(other, Graph):
+            return NotImplemented
+        return self._structure == other._structure
+
+    def __hash__(self) -> int:
+        return hash(self._structure)
+
+    @cached_property
+    def _structure(self) -> tuple:
+        nodes = tuple(node._replace(name="") for node in self.nodes)
+        shapes = tuple((p.name, p.dims) for p in self.parameters)
+        return nodes, self.inputs, self.states, shapes, self.output, self.new_states, self.equal
+
+    @cached_property
+    def sizes(self) -> tuple[str, ...]:
+        """The names of the sizes that a layer must give, "input" and "hidden" first."""
+        names = {"input": None, "hidden": None}
+        names |= dict.fromkeys(i.size for i in self.inputs)
+        names |= dict.fromkeys(s.size for s in self.states)
+        names |= dict.fromkeys(d for p in self.parameters for d in p.dims)
+        return tuple(names)
+
+    @cached_property
+    def lines(self) -> tuple[Line, ...]:
+        """The delay lines that a step reads, inputs before states.
+
+        An input's line holds x_{t-1}, …, x_{t-K}; a state's h_{t-2}, …, h_{t-K}, since
+        h_{t-1} is the state itself.
+        """
+        deepest: dict[str, int] = {}
+        for node in self.nodes:
+            if node.op == "delayed":
+                name, steps = node.attribute("name"), node.attribute("steps")
+                deepest[name] = max(deepest.get(name, 0), steps)
+        of_inputs = [
+            Line("input", i.name, deepest[i.name], i.size) for i in self.inputs if i.name in deepest
+        ]
+        of_states = [
+            Line("state", s.name, deepest[s.name] - 1, s.size)
+            for s in self.states
+            if s.name in deepest
+        ]
+        return (*of_inputs, *of_states)
+
+    @property
+    def output_size(self) -> str:
+        """The name of the size of the step's output."""
+        return self.nodes[self.output].dims[0]
+
+    def check_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Raise SizeError where a size is missing, not a positive whole number, or must equal
+        another and does not."""
+        for name in self.sizes:
+            size = sizes.get(name)
+            if size is None:
+                raise SizeError(
+                    f"{self.name}: the size {name!r} is not given; give sizes={{{name!r}: …}}"
+                )
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                raise SizeError(
+                    f"{self.name}: the size {name!r} is {size!r}; it must be a whole number ≥ 1"
+                )
+        for one, other in self.equal:
+            if sizes[one] != sizes[other]:
+                raise SizeError(
+                    f"{self.name}: the equation joins {one} and {other} element by element, so "
+                    f"both sizes must agree; got {one} {sizes[one]}, {other} {sizes[other]}"
+                )
+
+    def parameter_shapes(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+        """The shape of each parameter, by name, for sizes given as numbers."""
+        self.check_sizes(sizes)
+        return {p.name: tuple(sizes[d] for d in p.dims) for p in self.parameters}
+
+    def count(self, sizes: Mapping[str, int]) -> Counts:
+        """Count parameters, and the arithmetic operations of one step of one row.
+
+        A product of an (m, n) matrix counts 2·m·n, any other operation 1 an element (softmax 4,
+        layer norm 7). Work on parameters alone is done once a call and not counted.
+        """
+        parameters = 0
+        for shape in self.parameter_shapes(sizes).values():
+            total = 1
+            for size in shape:
+                total *= size
+            parameters += total
+        operations = 0
+        for node, level in zip(self.nodes, self.levels, strict=True):
+            if node.op not in OPERATIONS or level == PARAMETER:
+                continue
+            elements = 1
+            for size in node.dims:
+                elements *= sizes[size]
+            if node.op == "matmul":
+                operations += 2 * elements * sizes[self.nodes[node.args[1]].dims[0]]
+            else:
+                operations += OPERATIONS[node.op].cost * elements
+        return Counts(parameters, operations)
+
+    def equation(self) -> list[str]:
+        """The equation as lines of text."""
+        from elman.equation.write import equation
+
+        return equation(self)
+
+    def latex(self) -> str:
+        """The equation as a LaTeX `aligned` block."""
+        from elman.equation.write import latex
+
+        return latex(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """The graph as plain data."""
+        from elman.equation.serial import graph_to_json
+
+        return graph_to_json(self)
+
+    @staticmethod
+    def from_json(data: Any) -> Graph:
+        """The graph of `to_json`'s data, checked; FileError where it is none."""
+        from elman.equation.serial import graph_from_json
+
+        return graph_from_json(data)
+
+    @cached_property
+    def levels(self) -> tuple[int, ...]:
+        """For each node how often it must be computed: once a call (PARAMETER), once a row
+        (SEQUENCE), once a step but for all steps at once (STEP), or step after step (STATE)."""
+        varies = {i.name: STEP if i.varies == "step" else SEQUENCE for i in self.inputs}
+        levels: list[int] = []
+        for node in self.nodes:
+            if node.op == "input":
+                level = varies[node.attribute("name")]
+            elif node.op == "delayed":
+                level = varies.get(node.attribute("name"), STATE)
+            elif node.op == "state":
+                level = STATE
+            else:
+                level = max((levels[a] for a in node.args), default=PARAMETER)
+            levels.append(level)
+        return tuple(levels)
+
+
+PARAMETER, SEQUENCE, STEP, STATE = range(4)
+
+
+def elementwise_dims(dims: list[tuple[str, ...]]) -> tuple[str, ...] | None:
+    """The named sizes of an element-by-element result, or None where the operands disagree.
+
+    Example:
+        >>> elementwise_dims([("hidden",), ()])
+        ('hidden',)
+        >>> elementwise_dims([("hidden",), ("input",)]) is None
+        True
+    """
+    result: tuple[str, ...] = ()
+    for each in dims:
+        if each and result and each != result:
+            return None
+        result = result or each
+    return result

@@ -1,0 +1,394 @@
+"""Symbols: what a cell's body is called with while it is traced.
+
+A symbol stands for a value of the step. Arithmetic on it, and the torch functions given to it
+(through `__torch_function__`), append nodes to the recorder. Shapes are found by unification:
+a shape is unknown until a use decides it, and sizes are joined where an operation needs them to
+agree.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+import torch
+
+from elman.equation.functions import FUNCTIONS, METHODS, NAMES
+from elman.equation.operations import OPERATIONS
+from elman.errors import EquationError, nearest
+
+
+class Size:
+    """A size under unification: free, or with the name it was declared with."""
+
+    def __init__(self, name: str = ""):
+        self.name = name
+        self.parent: Size | None = None
+
+    def root(self) -> Size:
+        size = self
+        while size.parent is not None:
+            size = size.parent
+        return size
+
+
+class Shape:
+    """A shape under unification: unknown, or a tuple of sizes ((): a plain number)."""
+
+    def __init__(self, sizes: tuple[Size, ...] | None = None):
+        self.sizes = sizes
+        self.parent: Shape | None = None
+
+    def __getitem__(self, item) -> Shape:
+        """v.shape[-1:] in a body: the sizes stay what they are."""
+        return self
+
+    def root(self) -> Shape:
+        shape = self
+        while shape.parent is not None:
+            shape = shape.parent
+        return shape
+
+
+class Recorder:
+    """Collects the nodes of one trace, and joins shapes as the operations demand."""
+
+    def __init__(self, cell: str, file: str, first_line: int):
+        self.cell, self.file, self.line = cell, file, first_line
+        self.entries: list[tuple[str, tuple[int, ...], tuple]] = []
+        self.shapes: list[Shape] = []
+        self.known: dict[tuple, int] = {}
+        self.parameters: dict[str, Symbol] = {}
+        self.equal: list[tuple[str, str]] = []
+
+    def fail(self, message: str) -> NoReturn:
+        """Raise the error of the cell's line that is being traced."""
+        raise EquationError(f"{self.cell}: {message}", self.file, self.here())
+
+    def here(self) -> int:
+        """The line of the cell's file that is being run."""
+        frame = sys._getframe(1)
+        while frame is not None:
+            if frame.f_code.co_filename == self.file:
+                return frame.f_lineno
+            frame = frame.f_back
+        return self.line
+
+    def add(self, op: str, args: tuple[int, ...], shape: Shape, **attributes: Any) -> Symbol:
+        """The symbol of a node; the same node asked for twice is one."""
+        key = (op, args, tuple(attributes.items()))
+        if key not in self.known:
+            self.known[key] = len(self.entries)
+            self.entries.append(key)
+            self.shapes.append(shape)
+        return Symbol(self, self.known[key])
+
+    def constant(self, value: float) -> Symbol:
+        return self.add("constant", (), Shape(()), value=float(value))
+
+    def lift(self, value: Any, op: str) -> Symbol:
+        """An operand as a symbol: a symbol of this trace, or a plain number."""
+        if isinstance(value, Symbol):
+            if value.recorder is not self:
+                self.fail(f"an operand of {op} belongs to another cell's tracing")
+            return value
+        if isinstance(value, (bool, int, float)):
+            return self.constant(value)
+        if isinstance(value, torch.Tensor):
+            self.fail(
+                f"{op} meets a tensor made outside of the equation; use p.name for what is "
+                "trained, a keyword-only argument for a number"
+            )
+        self.fail(
+            f"{op} meets a {type(value).__name__}; operands are inputs, states, parameters and "
+            "numbers"
+        )
+
+    def join_sizes(self, one: Size, other: Size, what: str) -> None:
+        one, other = one.root(), other.root()
+        if one is other:
+            return
+        if one.name and other.name:
+            # Both are named, as where x is multiplied with h: allowed, and the layer checks it.
+            if "hidden" in (one.name, other.name) and one.name != "hidden":
+                one, other = other, one
+            self.equal.append((other.name, one.name))
+        elif other.name:
+            one, other = other, one
+        other.parent = one
+
+    def join_shapes(self, one: Shape, other: Shape, what: str) -> Shape:
+        one, other = one.root(), other.root()
+        if one is other:
+            return one
+        if one.sizes is None:
+            one.parent = other
+            return other
+        if other.sizes is None:
+            other.parent = one
+            return one
+        if len(one.sizes) != len(other.sizes):
+            kinds = {0: "a number", 1: "a vector", 2: "a matrix"}
+            self.fail(
+                f"{what} meets {kinds[len(one.sizes)]} and {kinds[len(other.sizes)]}; a parameter "
+                "is a matrix where it stands before @ and a vector elsewhere, not both"
+            )
+        for a, b in zip(one.sizes, other.sizes, strict=True):
+            self.join_sizes(a, b, what)
+        return one
+
+    def elementwise(self, op: str, *operands: Any, **attributes: Any) -> Symbol:
+        """A node whose operands are joined element by element; plain numbers fit anything."""
+        symbols = [self.lift(v, op) for v in operands]
+        for place, symbol in enumerate(symbols):
+            if symbol.boolean != (op == "where" and place == 0):
+                self.fail(
+                    "torch.where needs a comparison (<, <=, >, >=) as its first argument"
+                    if op == "where" and place == 0
+                    else f"a comparison serves only as the first argument of torch.where, not {op}"
+                )
+        if all(symbol.entry[0] == "constant" for symbol in symbols):
+            numbers = [
+                torch.tensor(dict(s.entry[2])["value"], dtype=torch.float64) for s in symbols
+            ]
+            return self.constant(OPERATIONS[op].evaluate(*numbers, **attributes).item())
+        shape = Shape(())
+        for symbol in symbols:
+            if symbol.shape.sizes != ():
+                shape = symbol.shape if shape.sizes == () else self.join_shapes(
+                    shape, symbol.shape, op
+                )  # fmt: skip
+        return self.add(op, tuple(s.index for s in symbols), shape, **attributes)
+
+    def matmul(self, left: Any, right: Any) -> Symbol:
+        """p.W @ v: the matrix gets its columns from v, and rows that its other uses decide."""
+        if not isinstance(left, Symbol) or not left.is_parameter:
+            self.fail(
+                "the left side of @ must be a parameter, as in p.W @ x; for an elementwise product "
+                "write *"
+            )
+        right = self.lift(right, "@")
+        if right.is_parameter or right.shape.sizes == () or right.boolean:
+            self.fail("the right side of @ must be an input, a state or a value made of them")
+        rows, columns = Size(), Size()
+        self.join_shapes(Shape((columns,)), right.shape, "the right side of @")
+        matrix = Shape((rows, columns))
+        if left.shape.sizes is not None and len(left.shape.sizes) == 1:
+            self.fail(
+                f"p.{left.name} stands before @ as a matrix, and elsewhere as a vector; give the "
+                "two their own names"
+            )
+        self.join_shapes(left.shape, matrix, f"p.{left.name} @")
+        return self.add("matmul", (left.index, right.index), Shape((rows,)))
+
+    def over_units(self, op: str, value: Any, **attributes: Any) -> Symbol:
+        """A node that reduces over the units of a vector: softmax, layer norm."""
+        value = self.lift(value, op)
+        if value.is_parameter or value.shape.sizes == () or value.boolean:
+            self.fail(f"{op} needs a vector made of inputs or states")
+        shape = self.join_shapes(Shape((Size(),)), value.shape, op)
+        return self.add(op, (value.index,), shape, **attributes)
+
+
+class Symbol:
+    """A value of the step while the body is traced. It knows what it is made of, not a number."""
+
+    __slots__ = ("index", "recorder")
+
+    def __init__(self, recorder: Recorder, index: int):
+        self.recorder, self.index = recorder, index
+
+    @property
+    def entry(self):
+        return self.recorder.entries[self.index]
+
+    @property
+    def shape(self) -> Shape:
+        return self.recorder.shapes[self.index].root()
+
+    @property
+    def is_parameter(self) -> bool:
+        return self.entry[0] == "parameter"
+
+    @property
+    def boolean(self) -> bool:
+        op = self.entry[0]
+        return op in OPERATIONS and OPERATIONS[op].boolean
+
+    @property
+    def name(self) -> str:
+        return dict(self.entry[2]).get("name", "")
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        recorder = _recorder_of((args, kwargs or {}))
+        if func not in FUNCTIONS:
+            name = getattr(func, "__name__", str(func))
+            recorder.fail(
+                f"torch.{name} is not an operation of the language.{nearest(name, NAMES)} There "
+                f"are: + − * / ** @, {', '.join(NAMES)}, elman.delay"
+            )
+        try:
+            return FUNCTIONS[func](recorder, *args, **(kwargs or {}))
+        except TypeError as error:
+            recorder.fail(f"{func.__name__} cannot be traced with these arguments: {error}")
+
+    def __getattr__(self, name: str):
+        if name in METHODS:
+            return lambda *args, **kwargs: METHODS[name](self.recorder, self, *args, **kwargs)
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name.endswith("_"):
+            self.recorder.fail(
+                f".{name}() writes in place; write {name[:-1]}(…) and use what it returns"
+            )
+        self.recorder.fail(
+            f".{name} is not there on a value of the equation.{nearest(name, METHODS)} There are: "
+            f"{', '.join(sorted(METHODS))}"
+        )
+
+    def __add__(self, other):
+        return self.recorder.elementwise("add", self, other)
+
+    def __radd__(self, other):
+        return self.recorder.elementwise("add", other, self) if other != 0 else self
+
+    def __sub__(self, other):
+        return self.recorder.elementwise("sub", self, other)
+
+    def __rsub__(self, other):
+        return self.recorder.elementwise("sub", other, self)
+
+    def __mul__(self, other):
+        return self.recorder.elementwise("mul", self, other)
+
+    def __rmul__(self, other):
+        return self.recorder.elementwise("mul", other, self)
+
+    def __truediv__(self, other):
+        return self.recorder.elementwise("div", self, other)
+
+    def __rtruediv__(self, other):
+        return self.recorder.elementwise("div", other, self)
+
+    def __pow__(self, other):
+        return self.recorder.elementwise("pow", self, other)
+
+    def __rpow__(self, other):
+        return self.recorder.elementwise("pow", other, self)
+
+    def __neg__(self):
+        return self.recorder.elementwise("neg", self)
+
+    def __pos__(self):
+        return self
+
+    def __matmul__(self, other):
+        return self.recorder.matmul(self, other)
+
+    def __rmatmul__(self, other):
+        return self.recorder.matmul(other, self)
+
+    def __abs__(self):
+        return self.recorder.elementwise("abs", self)
+
+    def __gt__(self, other):
+        return self.recorder.elementwise("gt", self, other)
+
+    def __ge__(self, other):
+        return self.recorder.elementwise("ge", self, other)
+
+    def __lt__(self, other):
+        return self.recorder.elementwise("lt", self, other)
+
+    def __le__(self, other):
+        return self.recorder.elementwise("le", self, other)
+
+    def __bool__(self):
+        self.recorder.fail(
+            "a branch depends on data (if, while, and, or, not, assert); write "
+            "torch.where(condition, a, b)"
+        )
+
+    def __float__(self):
+        self.recorder.fail("a value of the equation has no number yet; use torch, not math")
+
+    __int__ = __index__ = __float__
+
+    def __iter__(self):
+        self.recorder.fail(
+            "a value of the equation cannot be taken apart; use a parameter for each part"
+        )
+
+    def __len__(self):
+        self.recorder.fail("sizes are found by use and have no number here")
+
+    def __getitem__(self, item):
+        self.recorder.fail(
+            "a value of the equation cannot be indexed; use a parameter for each part"
+        )
+
+    def __setitem__(self, item, value):
+        self.recorder.fail("a value cannot be written in place; give the new value a name")
+
+    def __array__(self, *args, **kwargs):
+        self.recorder.fail("NumPy was called on a value of the equation; use the torch function")
+
+    def __array_ufunc__(self, ufunc, *args, **kwargs):
+        self.recorder.fail(
+            f"np.{ufunc.__name__} was called on a value of the equation; use torch.{ufunc.__name__}"
+        )
+
+
+class TracedParameters:
+    """The `p` of a traced body: hands out parameters where they are used."""
+
+    _recorder: Recorder
+
+    def __init__(self, recorder: Recorder):
+        object.__setattr__(self, "_recorder", recorder)
+
+    def __getattr__(self, name: str) -> Symbol:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        recorder = self._recorder
+        if name not in recorder.parameters:
+            recorder.parameters[name] = recorder.add("parameter", (), Shape(), name=name)
+        return recorder.parameters[name]
+
+    def __getitem__(self, key) -> Symbol:
+        return getattr(self, indexed_name(key))
+
+    def __setattr__(self, name, value):
+        self._recorder.fail(f"p.{name} cannot be assigned; a parameter exists by being used")
+
+
+def indexed_name(key) -> str:
+    """The parameter's name for p["U", 2]: "U_2".
+
+    Example:
+        >>> indexed_name(("U", 2))
+        'U_2'
+    """
+    parts = key if isinstance(key, tuple) else (key,)
+    return "_".join(str(part) for part in parts)
+
+
+def _recorder_of(tree) -> Recorder:
+    """The recorder of the first symbol in nested arguments; torch calls us only if there is one."""
+    found = _first_symbol(tree)
+    if found is None:
+        raise TypeError("torch passed no symbol on")
+    return found.recorder
+
+
+def _first_symbol(tree) -> Symbol | None:
+    if isinstance(tree, Symbol):
+        return tree
+    branches = tree.values() if isinstance(tree, dict) else tree
+    for branch in branches:
+        if isinstance(branch, (Symbol, tuple, list, dict)):
+            found = _first_symbol(branch)
+            if found is not None:
+                return found
+    return None
