@@ -1,0 +1,74 @@
+"""The cells that come with Elman, by family: equations only, each with its source."""
+
+from __future__ import annotations
+
+from elman.cells import ablations, delay, gated, gru, lstm, simple
+from elman.equation import Cell
+from elman.errors import InputError, nearest
+
+FAMILIES: dict[str, tuple[Cell, ...]] = {
+    "simple": (
+        simple.simple,
+        simple.jordan,
+        simple.irnn,
+        simple.residual_input,
+        simple.residual,
+        simple.indrnn,
+    ),
+    "delay": (delay.tdnn, delay.narx),
+    "lstm": (
+        lstm.lstm,
+        lstm.lstm_1997,
+        lstm.peephole_lstm,
+        lstm.coupled_lstm,
+        lstm.lstm_projected,
+        ablations.lstm_no_input_gate,
+        ablations.lstm_no_forget_gate,
+        ablations.lstm_no_output_gate,
+        ablations.lstm_no_input_activation,
+        ablations.lstm_no_output_activation,
+        ablations.coupled_peephole_lstm,
+        ablations.lstm_full_gate_recurrence,
+    ),
+    "gru": (gru.gru, gru.gru_cho, gru.gru_update_only, gru.mgu, gru.mingru),
+    "gated": (gated.janet, gated.minlstm),
+}
+
+_BY_NAME: dict[str, Cell] = {each.name: each for family in FAMILIES.values() for each in family}
+
+
+def names() -> list[str]:
+    """The names of all cells, family by family.
+
+    Example:
+        >>> import elman
+        >>> elman.cells.names()[:3]
+        ['simple', 'jordan', 'irnn']
+    """
+    return list(_BY_NAME)
+
+
+def get(name: str) -> Cell:
+    """The cell of this name.
+
+    Args:
+        name: one of `names()`.
+
+    Raises:
+        InputError: there is no such cell; the error names the nearest.
+
+    Example:
+        >>> import elman
+        >>> elman.cells.get("gru").states
+        ('h',)
+    """
+    if not isinstance(name, str):
+        raise InputError(f"a cell's name is text, such as 'lstm'; got {type(name).__name__}")
+    if name not in _BY_NAME:
+        raise InputError(
+            f"There is no cell {name!r}.{nearest(name, _BY_NAME)} There are: {', '.join(_BY_NAME)}"
+        )
+    return _BY_NAME[name]
+
+
+__all__ = ["FAMILIES", "get", "names"]
