@@ -130,7 +130,8 @@ def _expression(graph: Graph, index: int, labels, notation: Notation) -> tuple[s
     written = []
     for place, argument in enumerate(node.args):
         text, inner = _operand(graph, argument, labels, notation)
-        if inner < _needed(node.op, place, notation):
+        sign = place == 1 and node.op in ("add", "sub") and text[0] in "−-"
+        if sign or inner < _needed(node.op, place, notation):
             text = notation.group.format(text)
         written.append(text)
     values = {str(i): text for i, text in enumerate(written)}
