@@ -98,13 +98,18 @@ def run(
         i.name: (extras or {})[i.name].index_select(int(i.varies == "step"), order)
         for i in graph.inputs[1:]
     }
+    x, ends = x.index_select(1, order), lengths[order]
+    # What stands in the padding may be anything, NaN too, and the gradients of what is computed
+    # for all steps at once must not see it. A row's first step is real, so it does no harm there.
+    past_end = torch.arange(x.shape[0], device=x.device).unsqueeze(-1) >= ends
+    x = torch.where(past_end.unsqueeze(-1), x[:1], x)
     out, last, states = _Run(graph, parameters, sorted_extras, x.dtype).over(
-        x.index_select(1, order),
+        x,
         tuple(c.index_select(0, order) for c in carried),
         None if fresh is None else tuple(f.index_select(0, order) for f in fresh),
         None if resets is None else resets.index_select(1, order),
         return_states,
-        lengths[order].tolist(),
+        ends.tolist(),
     )
     if states is not None:
         states = tuple(s.index_select(1, back) for s in states)

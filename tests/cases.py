@@ -1,0 +1,132 @@
+"""The cells under the law tests: one row a cell, then variants with other hyper-parameters.
+
+A new cell is its function with docstring and source, and one row here; every law follows.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+import elman
+from elman.backends.reference import initial_carried, run
+from elman.equation import Cell, Graph
+
+SIZES = {"input": 3, "hidden": 4, "projection": 2, "output": 2}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A cell, its hyper-parameters where they are not the defaults, its sizes where not `SIZES`.
+
+    `keeps` says which way the update gate points: the gate's value at which the state stays.
+    """
+
+    name: str
+    hyper: dict = field(default_factory=dict)
+    sizes: dict = field(default_factory=dict)
+    gate: str = ""
+    keeps: int = -1
+
+    @property
+    def id(self) -> str:
+        values = (f"{key}={value}" for key, value in (self.hyper | self.sizes).items())
+        return "-".join((self.name, *values))
+
+    @property
+    def cell(self) -> Cell:
+        return elman.cells.get(self.name).with_hyper(**self.hyper)
+
+    @property
+    def graph(self) -> Graph:
+        return self.cell.graph
+
+    @property
+    def all_sizes(self) -> dict[str, int]:
+        sizes = SIZES | self.sizes
+        return {name: sizes[name] for name in self.graph.sizes}
+
+
+CELLS = (
+    Case("simple"),
+    Case("jordan"),
+    Case("irnn"),
+    Case("residual_input"),
+    Case("residual"),
+    Case("indrnn"),
+    Case("tdnn"),
+    Case("narx"),
+    Case("lstm"),
+    Case("lstm_1997"),
+    Case("peephole_lstm"),
+    Case("coupled_lstm"),
+    Case("lstm_projected"),
+    Case("lstm_no_input_gate"),
+    Case("lstm_no_forget_gate"),
+    Case("lstm_no_output_gate"),
+    Case("lstm_no_input_activation"),
+    Case("lstm_no_output_activation"),
+    Case("coupled_peephole_lstm"),
+    Case("lstm_full_gate_recurrence", sizes={"hidden": 2}),
+    Case("gru", gate="z", keeps=1),
+    Case("gru_cho", gate="z", keeps=1),
+    Case("gru_update_only", gate="z", keeps=1),
+    Case("mgu", gate="f", keeps=0),
+    Case("mingru", gate="z", keeps=0),
+    Case("janet"),
+    Case("minlstm"),
+)
+
+VARIANTS = (
+    Case("simple", {"f": "relu"}),
+    Case("simple", {"f": "softmax"}),
+    Case("jordan", {"f": "sigmoid", "g": "sigmoid"}, {"output": 4}),
+    Case("irnn", {"scale": 0.1}),
+    Case("residual", {"g": "elu"}),
+    Case("indrnn", {"f": "tanh"}),
+    Case("tdnn", {"K": 0}),
+    Case("tdnn", {"K": 2, "dilation": 2}),
+    Case("narx", {"Kx": 0, "Ky": 1}),
+    Case("narx", {"Kx": 1, "Ky": 4, "g": "tanh"}),
+    Case("lstm_projected", sizes={"projection": 4}),
+    Case("gru_update_only", {"f": "relu"}),
+    Case("janet", {"beta": 0.0}),
+)
+
+CASES = CELLS + VARIANTS
+
+
+def generator(case: Case, seed: int = 0) -> torch.Generator:
+    """Random numbers of a case's own, the same in every run."""
+    return torch.Generator().manual_seed(zlib.crc32(case.id.encode()) + seed)
+
+
+def random_parameters(case: Case, seed: int = 0, dtype=torch.float64) -> dict[str, Tensor]:
+    """Distinct random parameters, with biases that are not zero."""
+    numbers = generator(case, seed)
+    shapes = case.graph.parameter_shapes(case.all_sizes)
+    return {
+        name: 0.6 * torch.randn(shape, generator=numbers, dtype=dtype)
+        for name, shape in shapes.items()
+    }
+
+
+def random_input(case: Case, time: int, batch: int, seed: int = 1, dtype=torch.float64) -> Tensor:
+    numbers = generator(case, seed)
+    return torch.randn(time, batch, case.all_sizes["input"], generator=numbers, dtype=dtype)
+
+
+def random_carried(case: Case, batch: int, seed: int = 2, dtype=torch.float64):
+    """Random states and random delay lines, as after some steps."""
+    numbers = generator(case, seed)
+    start = initial_carried(case.graph, case.all_sizes, batch, dtype=dtype)
+    return tuple(0.5 * torch.randn(v.shape, generator=numbers, dtype=dtype) for v in start)
+
+
+def run_case(case: Case, parameters, x, carried, **options):
+    """Outputs and what is carried on, by the reference."""
+    out, last, _ = run(case.graph, parameters, x, carried, **options)
+    return out, last
