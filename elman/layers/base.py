@@ -1,0 +1,484 @@
+"""What all recurrent layers share: options, the call, the choice of backend, its explanation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from elman import equation
+from elman.backends import reference, torch_kernel
+from elman.backends.call import Call, Carried, Result
+from elman.backends.choose import Choice, choose
+from elman.equation import Cell, Graph
+from elman.errors import InputError, nearest
+from elman.layers import checks
+from elman.layers.explain import explain
+from elman.layers.forms import UNBATCHED, Given, given, real_steps
+from elman.layers.states import as_tuple, read_state, write_state
+from elman.layers.stepper import Stepper
+from elman.layers.walk import Plan, walk
+from elman.learning import BPTT
+
+DIRECTIONS = ("", "_reverse")
+
+
+class RecurrentLayer(nn.Module):
+    """The base of `Recurrent` and of the drop-ins: a stack of one cell, walked over time.
+
+    A subclass makes the parameters and answers `equation_parameters` and `stacked_parameters`.
+    """
+
+    def _set_up(
+        self,
+        cell: Cell,
+        sizes: dict[str, int],
+        *,
+        num_layers: int,
+        bidirectional: bool,
+        batch_first: bool,
+        dropout: float,
+        recurrent_dropout: float,
+        zoneout: float,
+        layer_norm: bool,
+        initial_state: str,
+        residual: bool,
+        dense: Sequence[int] | int | None,
+        dense_activation: str,
+        learning: BPTT | None,
+        backend: str,
+    ) -> None:
+        """Check and keep the options; the parameters come after."""
+        owner = self.owner
+        checks.check_sizes(owner, sizes["input"], sizes["hidden"], num_layers)
+        for name, value in (
+            ("batch_first", batch_first),
+            ("bidirectional", bidirectional),
+            ("layer_norm", layer_norm),
+            ("residual", residual),
+        ):
+            checks.check_flag(owner, name, value)
+        checks.check_choice(owner, "initial_state", initial_state, checks.INITIAL_STATES)
+        checks.check_backend(owner, backend)
+        if learning is not None and not isinstance(learning, BPTT):
+            raise checks.ArgumentTypeError(
+                f"{owner}: learning is {learning!r}; give elman.BPTT() or elman.BPTT(window=…)"
+            )
+        if dense_activation not in equation.ACTIVATIONS:
+            raise InputError(
+                f"{owner}: dense_activation is {dense_activation!r}; it is one of "
+                f"{', '.join(equation.ACTIVATIONS)}."
+                f"{nearest(str(dense_activation), equation.ACTIVATIONS)}"
+            )
+        self.input_size, self.hidden_size = sizes["input"], sizes["hidden"]
+        self.num_layers, self.bidirectional = num_layers, bidirectional
+        self.batch_first = batch_first
+        self.dropout = checks.check_dropout(owner, dropout, num_layers)
+        self.recurrent_dropout = checks.check_probability(
+            owner, "recurrent_dropout", recurrent_dropout
+        )
+        self.zoneout = checks.check_probability(owner, "zoneout", zoneout)
+        self.layer_norm, self.initial_state, self.residual = layer_norm, initial_state, residual
+        self.dense_activation = dense_activation
+        self.learning = BPTT() if learning is None else learning
+        self.backend = backend
+        self.cell = cell
+        self._dense_widths = checks.check_dense(owner, dense)
+        self._keep_graphs(cell.graph, sizes)
+
+    def _keep_graphs(self, base: Graph, sizes: dict[str, int]) -> None:
+        """The step in training and in evaluation, and torch's kernel for each, if there is one."""
+        base.check_sizes(sizes)
+        output = sizes[base.output_size]
+        self.output_size = output * self.directions
+        wide = {**sizes, "input": self.output_size}
+        self._sizes = (sizes, *[wide] * (self.num_layers - 1))
+        if self.num_layers > 1:
+            base.check_sizes(wide)
+        shape = equation.with_layer_norm(base) if self.layer_norm else base
+        graphs = []
+        for training in (False, True):
+            graph = shape
+            if training and self.recurrent_dropout:
+                graph = equation.with_recurrent_dropout(graph)
+            graphs.append(equation.with_zoneout(graph) if self.zoneout else graph)
+        self._graphs = tuple(graphs)
+        self._kernels = tuple(torch_kernel.kernel_of(g) for g in graphs)
+        # Nothing between or around the layers that torch's kernel for a whole stack cannot do.
+        self._bare = not (self.residual and self.num_layers > 1) and self.learning.window is None
+
+    @property
+    def owner(self) -> str:
+        """The layer's name in errors."""
+        return type(self).__name__
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    def equation_parameters(self, layer: int, direction: int) -> dict[str, Tensor]:
+        """The parameters of one layer and direction by the equation's names, differentiable."""
+        raise InputError(f"{self.owner} is a base class; use Recurrent, LSTM, GRU or RNN")
+
+    def stacked_parameters(self, layer: int, direction: int) -> list[Tensor]:
+        """The parameters of one layer and direction as torch's kernel stacks them."""
+        raise InputError(f"{self.owner} is a base class; use Recurrent, LSTM, GRU or RNN")
+
+    def options(self) -> dict[str, Any]:
+        """The options that all layers share, as plain data; those of `Recurrent`, by name."""
+        return {
+            "bidirectional": self.bidirectional,
+            "batch_first": self.batch_first,
+            "dropout": self.dropout,
+            **self._own_options(),
+        }
+
+    def _own_options(self) -> dict[str, Any]:
+        return {
+            "recurrent_dropout": self.recurrent_dropout,
+            "zoneout": self.zoneout,
+            "layer_norm": self.layer_norm,
+            "initial_state": self.initial_state,
+            "residual": self.residual,
+            "dense": list(self._dense_widths) or None,
+            "dense_activation": self.dense_activation,
+            "learning": {"window": self.learning.window},
+            "backend": self.backend,
+        }
+
+    def _option_words(self) -> list[str]:
+        """The options that differ from their defaults, for the printed layer."""
+        values = {"num_layers": self.num_layers, **self.options()}
+        values["learning"] = self.learning
+        plain = {
+            "num_layers": 1,
+            "initial_state": "zeros",
+            "dense_activation": "tanh" if self._dense_widths else self.dense_activation,
+            "learning": BPTT(),
+            "backend": "auto",
+        }
+        return [
+            f"{name}={value}"
+            for name, value in values.items()
+            if value != plain.get(name, False) and value is not None
+        ]
+
+    # What is above the last recurrent layer, and what starts it.
+
+    def _add_shared_parameters(self, device: Any, dtype: Any) -> None:
+        """Make the learned initial states and the dense layers, after all else."""
+        if self.initial_state == "learned":
+            for layer, sizes in enumerate(self._sizes):
+                for direction in range(self.directions):
+                    for state in self.cell.graph.states:
+                        name = f"initial_{state.name}_l{layer}{DIRECTIONS[direction]}"
+                        value = torch.empty(sizes[state.size], device=device, dtype=dtype)
+                        self.register_parameter(name, nn.Parameter(value))
+        if self._dense_widths:
+            widths = (self.output_size, *self._dense_widths)
+            self.dense = nn.ModuleList(
+                nn.Linear(a, b, device=device, dtype=dtype) for a, b in pairwise(widths)
+            )
+            self.output_size = widths[-1]
+        else:
+            self.dense = None
+
+    @torch.no_grad()
+    def _reset_shared_parameters(self) -> None:
+        if self.initial_state == "learned":
+            for layer in range(self.num_layers):
+                for direction in range(self.directions):
+                    for state in self.cell.graph.states:
+                        name = f"initial_{state.name}_l{layer}{DIRECTIONS[direction]}"
+                        getattr(self, name).fill_(state.initial)
+        for linear in self.dense or ():
+            linear.reset_parameters()
+
+    def initial_carried(self, batch: int, like: Tensor) -> list[Carried]:
+        """What each layer and direction starts a sequence with: constants, or learned states."""
+        graph, result = self.cell.graph, []
+        for layer, sizes in enumerate(self._sizes):
+            for suffix in DIRECTIONS[: self.directions]:
+                if self.initial_state == "zeros":
+                    result.append(
+                        reference.initial_carried(
+                            graph, sizes, batch, dtype=like.dtype, device=like.device
+                        )
+                    )
+                    continue
+                states = tuple(
+                    getattr(self, f"initial_{s.name}_l{layer}{suffix}").expand(batch, -1)
+                    for s in graph.states
+                )
+                result.append(reference.with_initial_states(graph, states, sizes))
+        return result
+
+    def flatten_parameters(self) -> None:
+        """As in torch.nn, where it makes the weights one piece of GPU memory; here nothing."""
+
+    # The call.
+
+    def _forward(
+        self,
+        x: Tensor | PackedSequence,
+        state: Tensor | Sequence[Tensor] | None,
+        lengths: Tensor | Sequence[int] | None,
+        resets: Tensor | None,
+        return_states: bool | str,
+    ):
+        if return_states not in (False, True, "layers"):
+            raise InputError(
+                f"{self.owner}: return_states is {return_states!r}; give True for the states of "
+                "the last layer, 'layers' for those of every layer, or False"
+            )
+        choice = self._choose(resets is not None, bool(return_states))
+        whole = lengths is None and not return_states and self._is_whole(choice)
+        if whole and isinstance(x, Tensor):
+            return self._run_whole(x, state)
+        got = given(
+            self.owner,
+            x,
+            lengths,
+            resets,
+            input_size=self.input_size,
+            dtype=self._weight().dtype,
+            batch_first=self.batch_first,
+        )
+        return self._run_walk(got, state, choice, return_states)
+
+    def _weight(self) -> Tensor:
+        """A tensor of the layer's number type and device."""
+        return next(self.parameters())
+
+    def _choose(self, resets: bool, return_states: bool) -> Choice:
+        return choose(self.owner, self.backend, self._obstacles(resets, return_states))
+
+    def _obstacles(self, resets: bool, return_states: bool) -> list[str]:
+        """What keeps torch's kernel from a call in the present mode, each a phrase."""
+        kernel = self._kernels[self.training]
+        found = []
+        if kernel is None:
+            found = [
+                words
+                for words, there in (
+                    (f"zoneout={self.zoneout} changes the equation", self.zoneout),
+                    ("layer_norm changes the equation", self.layer_norm),
+                    (
+                        f"recurrent_dropout={self.recurrent_dropout} changes the equation in "
+                        "training",
+                        self.recurrent_dropout and self.training,
+                    ),
+                )
+                if there
+            ]
+            if torch_kernel.kernel_of(self.cell.graph) is None:
+                found.append(f"the equation of {self.cell.name!r} is none of torch.nn's")
+        elif return_states and kernel.name == "lstm":
+            found.append("torch's LSTM kernel does not give the memory c of every step")
+        if resets:
+            found.append("torch's kernels cannot reset the state within a sequence")
+        if torch_kernel.in_transform():
+            found.append("a torch.func transform or forward-mode differentiation is at work")
+        return found
+
+    def _is_whole(self, choice: Choice) -> bool:
+        """Whether one call of torch's kernel serves the whole stack."""
+        drops = self.training and self.dropout and self.num_layers > 1
+        return choice.backend == "torch" and self._bare and not drops
+
+    def _run_whole(self, x: Tensor, state: Tensor | Sequence[Tensor] | None):
+        """The whole stack in one call of torch's kernel: torch.nn's own way, at its speed."""
+        checks.check_input(
+            self.owner, x, self.input_size, self._weight().dtype, batch_first=self.batch_first
+        )
+        batched, batch_first = x.dim() == 3, self.batch_first and x.dim() == 3
+        if not batched:
+            x = x.unsqueeze(1)
+        weights = [
+            weight
+            for layer in range(self.num_layers)
+            for direction in range(self.directions)
+            for weight in self.stacked_parameters(layer, direction)
+        ]
+        out, *last = torch_kernel.run_stack(
+            self._kernels[self.training],
+            x,
+            self._whole_state(x, state, batched, batch_first),
+            weights,
+            layers=self.num_layers,
+            bidirectional=self.bidirectional,
+            batch_first=batch_first,
+            twice=self.backend == "auto",
+        )
+        if self.dense is not None:
+            out = self._dense(out)
+        if not batched:
+            out, last = out.squeeze(1), [s.squeeze(1) for s in last]
+        return out, last[0] if len(last) == 1 else tuple(last)
+
+    def _whole_state(
+        self, x: Tensor, state: Tensor | Sequence[Tensor] | None, batched: bool, batch_first: bool
+    ) -> tuple[Tensor, ...]:
+        batch = x.shape[0] if batch_first else x.shape[1]
+        graph, sizes = self.cell.graph, self._sizes[0]
+        if state is None and self.initial_state == "zeros":
+            places = self.num_layers * self.directions
+            return tuple(x.new_zeros(places, batch, sizes[s.size]) for s in graph.states)
+        if state is None:
+            return write_state(graph, self.initial_carried(batch, x), self.directions)
+        seen = x.transpose(0, 1) if batch_first else x
+        read_state(self.owner, graph, self._sizes, self.directions, state, seen, batched=batched)
+        states = as_tuple(self.owner, state)
+        return states if batched else tuple(s.unsqueeze(1) for s in states)
+
+    def _run_walk(
+        self,
+        got: Given,
+        state: Tensor | Sequence[Tensor] | None,
+        choice: Choice,
+        return_states: bool | str,
+    ):
+        """Layer after layer, direction after direction, on the chosen backend."""
+        graph = self.cell.graph
+        batch, batched = got.x.shape[1], got.form.kind != UNBATCHED
+        fresh = None
+        if state is None or got.resets is not None:
+            fresh = self.initial_carried(batch, got.x)
+        carried = fresh
+        if state is not None:
+            carried = read_state(
+                self.owner, graph, self._sizes, self.directions, state, got.x, batched=batched
+            )
+        out, last, history = walk(
+            self._plan(),
+            got,
+            carried,
+            fresh if got.resets is not None else None,
+            partial(self._run_place, choice),
+            return_states=bool(return_states),
+        )
+        if self.dense is not None:
+            out = self._dense(out)
+            if got.lengths is not None:
+                out = out * real_steps(out.shape[0], got.lengths).unsqueeze(-1)
+        restore = got.form.restore
+        results = [restore(out), self._outer_state(write_state(graph, last, self.directions), got)]
+        if return_states:
+            every = [self._join([restore(s) for s in states]) for states in history]
+            results.append(tuple(every) if return_states == "layers" else every[-1])
+        return tuple(results)
+
+    def _outer_state(self, states: tuple[Tensor, ...], got: Given):
+        return self._join([got.form.restore_state(s) for s in states])
+
+    @staticmethod
+    def _join(parts: list):
+        return parts[0] if len(parts) == 1 else tuple(parts)
+
+    def _plan(self) -> Plan:
+        training = self.training
+        return Plan(
+            graph=self._graphs[training],
+            sizes=self._sizes,
+            directions=self.directions,
+            dropout=self.dropout if training else 0.0,
+            recurrent_dropout=self.recurrent_dropout,
+            zoneout=self.zoneout,
+            residual=self.residual,
+            training=training,
+        )
+
+    def _run_place(self, choice: Choice, place: int, call: Call) -> Result:
+        layer, direction = divmod(place, self.directions)
+        if choice.backend == "torch":
+            weights = self.stacked_parameters(layer, direction)
+            kernel, twice = self._kernels[self.training], self.backend == "auto"
+            return self.learning.walk(partial(torch_kernel.run, kernel, weights, twice), call)
+        parameters = self.equation_parameters(layer, direction)
+        run = partial(_run_reference, self._graphs[self.training], parameters)
+        return self.learning.walk(run, call)
+
+    def _dense(self, out: Tensor) -> Tensor:
+        activation = equation.ACTIVATIONS[self.dense_activation]
+        for linear in self.dense:
+            out = activation(linear(out))
+        return out
+
+    # What else a layer answers.
+
+    def stepper(self, state: Tensor | Sequence[Tensor] | None = None) -> Stepper:
+        """One step at a time, for streams: an object that keeps the state from call to call.
+
+        Args:
+            state: what to start with, in the form that the layer returns; the initial state if
+                not given.
+
+        Returns:
+            Stepper: called with one step's input, (batch, input) or (input,), it returns that
+            step's output; `state` is the state, `reset()` starts anew.
+
+        Raises:
+            InputError: the layer is bidirectional, so no step is known before the last.
+
+        Example:
+            >>> import elman, torch
+            >>> layer = elman.GRU(2, 3)
+            >>> x = torch.randn(5, 1, 2)
+            >>> step = layer.stepper()
+            >>> outputs = torch.stack([step(x_t) for x_t in x])
+            >>> torch.allclose(outputs, layer(x)[0], atol=1e-6)
+            True
+        """
+        return Stepper(self, state)
+
+    def explain(
+        self, *, lengths: object = None, resets: object = None, return_states: bool | str = False
+    ) -> str:
+        """Say which backend runs a call of this layer, and why.
+
+        Args:
+            lengths, resets, return_states: those of the call; what is not None counts as given.
+
+        Returns:
+            str: a few sentences, for the layer's present mode (training or evaluation).
+
+        Raises:
+            InputError: an explicit backend cannot run such a call.
+
+        Example:
+            >>> import elman
+            >>> print(elman.GRU(2, 3).explain())
+            GRU runs on torch's own kernel (backend 'torch').
+            Why: the equation is torch.nn's, and no option of the call keeps its kernel away.
+            Gradient: backpropagation through the whole sequence.
+        """
+        choice = self._choose(resets is not None, bool(return_states))
+        whole = lengths is None and not return_states and self._is_whole(choice)
+        return explain(
+            self.owner,
+            choice,
+            self.learning.words(),
+            whole=whole,
+            lengths=lengths is not None,
+        )
+
+
+def _run_reference(graph: Graph, parameters: dict[str, Tensor], call: Call) -> Result:
+    return Result(
+        *reference.run(
+            graph,
+            parameters,
+            call.x,
+            call.carried,
+            fresh=call.fresh,
+            lengths=call.lengths,
+            resets=call.resets,
+            extras={**call.step_extras, **call.sequence_extras},
+            return_states=call.return_states,
+        )
+    )

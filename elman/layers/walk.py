@@ -1,0 +1,151 @@
+"""The walk through a stack: layer after layer, direction after direction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from elman.backends.call import Call, Carried, Result
+from elman.equation import Graph
+from elman.layers.forms import Given, reverse
+
+RunPlace = Callable[[int, Call], Result]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a walk needs to know of a layer in its present mode.
+
+    Attributes:
+        graph: the step, with the options that rewrite it.
+        sizes: the sizes of each layer of the stack, by name.
+        dropout: between layers; 0 where it is not at work.
+        recurrent_dropout: on the states where they enter a product; 0 where not at work.
+        zoneout: on every state.
+        training: whether masks are drawn.
+    """
+
+    graph: Graph
+    sizes: tuple[Mapping[str, int], ...]
+    directions: int
+    dropout: float
+    recurrent_dropout: float
+    zoneout: float
+    residual: bool
+    training: bool
+
+
+def walk(
+    plan: Plan,
+    given: Given,
+    carried: list[Carried],
+    fresh: list[Carried] | None,
+    run: RunPlace,
+    *,
+    return_states: bool,
+) -> tuple[Tensor, list[Carried], list[tuple[Tensor, ...]]]:
+    """Run a stack.
+
+    Args:
+        plan: the layer in its present mode.
+        given: the call's sequence.
+        carried: what each layer and direction starts with.
+        fresh: what it becomes at a reset.
+        run: runs one place, layer·directions + direction, forwards in time.
+
+    Returns:
+        The outputs (time, batch, directions·size); what each place carries on; if wanted, the
+        states of each layer, each (time, batch, directions·size).
+    """
+    x, last, history = given.x, [], []
+    for layer, sizes in enumerate(plan.sizes):
+        below = x
+        if layer and plan.dropout:
+            x = given.form.dropout(x, plan.dropout)
+        parts = []
+        for direction in range(plan.directions):
+            place = layer * plan.directions + direction
+            call = Call(
+                x,
+                carried[place],
+                None if fresh is None else fresh[place],
+                given.lengths,
+                given.resets,
+                *draw_masks(plan, x, sizes),
+                return_states,
+            )
+            part = _backwards(place, call, run) if direction else run(place, call)
+            parts.append(part)
+            last.append(part.carried)
+        x = torch.cat([p.out for p in parts], -1) if len(parts) > 1 else parts[0].out
+        if plan.residual and layer:
+            x = x + below
+        if return_states:
+            joined = zip(*(p.states for p in parts), strict=True)
+            history.append(tuple(torch.cat(s, -1) if len(s) > 1 else s[0] for s in joined))
+    return x, last, history
+
+
+def _backwards(place: int, call: Call, run: RunPlace) -> Result:
+    """Run a call from each row's end to its start, with results in the order of time.
+
+    A segment is left at its first step, so the state is reset after that step: before the one that
+    follows in this direction.
+    """
+    lengths, resets = call.lengths, call.resets
+    turned = None
+    if resets is not None:
+        after = torch.cat([resets[1:], torch.zeros_like(resets[:1])])
+        if lengths is not None:
+            steps = torch.arange(after.shape[0], device=after.device).unsqueeze(1)
+            after = after & (steps < lengths - 1)
+        turned = reverse(after, lengths)
+    result = run(
+        place,
+        Call(
+            reverse(call.x, lengths),
+            call.carried,
+            call.fresh,
+            lengths,
+            turned,
+            call.step_extras,
+            call.sequence_extras,
+            call.return_states,
+        ),
+    )
+    carried = result.carried
+    if resets is not None:
+        carried = tuple(
+            torch.where(resets[0].view(-1, *[1] * (c.dim() - 1)), f, c)
+            for c, f in zip(carried, call.fresh, strict=True)
+        )
+    states = result.states and tuple(reverse(s, lengths) for s in result.states)
+    return Result(reverse(result.out, lengths), carried, states)
+
+
+def draw_masks(
+    plan: Plan, x: Tensor, sizes: Mapping[str, int]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The further inputs of one layer and direction, for (time, batch, …): of steps, of sequences.
+
+    Recurrent dropout draws one mask a sequence, 0 or 1/(1 − p). Zoneout draws a mask of 0 and 1 at
+    each step in training, and is the probability itself in evaluation.
+    """
+    steps, sequences = {}, {}
+    time, batch = x.shape[:2]
+    for extra in plan.graph.inputs[1:]:
+        size = sizes[extra.size]
+        if extra.varies == "sequence":
+            ones = x.new_ones(batch, size)
+            sequences[extra.name] = torch.dropout(ones, plan.recurrent_dropout, plan.training)
+        elif plan.training:
+            steps[extra.name] = torch.empty(
+                time, batch, size, dtype=x.dtype, device=x.device
+            ).bernoulli_(plan.zoneout)
+        else:
+            constant = x.new_full((1, 1, 1), plan.zoneout)
+            steps[extra.name] = constant.expand(time, batch, size)
+    return steps, sequences
