@@ -167,15 +167,9 @@ def test_batched_is_alone(case, dtype):
 def test_split_is_whole(case, cut):
     parameters = random_parameters(case)
     x, carried = random_input(case, 7, 2), random_carried(case, 2)
-    whole, whole_last, whole_states = run(
-        case.graph, parameters, x, carried, return_states=True
-    )
-    first, between, first_states = run(
-        case.graph, parameters, x[:cut], carried, return_states=True
-    )
-    second, last, second_states = run(
-        case.graph, parameters, x[cut:], between, return_states=True
-    )
+    whole, whole_last, whole_states = run(case.graph, parameters, x, carried, return_states=True)
+    first, between, first_states = run(case.graph, parameters, x[:cut], carried, return_states=True)
+    second, last, second_states = run(case.graph, parameters, x[cut:], between, return_states=True)
     assert_close(torch.cat([first, second]), whole)
     assert_close(last, whole_last)
     states = zip(first_states, second_states, strict=True)

@@ -84,7 +84,7 @@ def residual(p, x, h, *, g=torch.tanh):
     return h + g(p.W @ x + p.U @ h + p.b)
 
 
-@cell(family="simple", init={"u": 0.5, "b": "zeros"})
+@cell(family="simple", init={"u": "unit", "b": "zeros"})
 def indrnn(p, x, h, *, f=torch.relu):
     """Independently recurrent network: each unit sees only its own past.
 

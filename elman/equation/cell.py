@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import Any, NoReturn
+from typing import Any, NoReturn, overload
 
 from torch import Tensor
 
@@ -192,6 +192,16 @@ class Parameters:
         return getattr(self, indexed_name(key))
 
 
+@overload
+def cell(body: Callable) -> Cell: ...
+@overload
+def cell(
+    *,
+    sizes: Mapping[str, str] | None = None,
+    init: Mapping[str, Initialiser] | None = None,
+    initial: Mapping[str, float] | None = None,
+    family: str = "",
+) -> Callable[[Callable], Cell]: ...
 def cell(
     body: Callable | None = None,
     *,
@@ -199,7 +209,7 @@ def cell(
     init: Mapping[str, Initialiser] | None = None,
     initial: Mapping[str, float] | None = None,
     family: str = "",
-):
+) -> Cell | Callable[[Callable], Cell]:
     """Make a recurrent cell of a function that computes one step in plain torch.
 
     The function takes `p`, which hands out parameters where they are used, the input x, and the
@@ -210,8 +220,8 @@ def cell(
     Args:
         sizes: the size of a state (or of x) that is not "hidden" (or "input"), by name.
         init: how parameters start, by name or by a pattern that ends in *: "uniform" (the
-            default: torch.nn's, U(−1/√hidden, 1/√hidden)), "identity", "orthogonal", "zeros",
-            "ones", "xavier_uniform", "normal", or a number.
+            default: torch.nn's, U(−1/√hidden, 1/√hidden)), "unit" (U(0, 1)), "identity",
+            "orthogonal", "zeros", "ones", "xavier_uniform", "normal", or a number.
         initial: the constant with which a state starts; 0 if not given.
         family: a word that groups cells in listings.
 

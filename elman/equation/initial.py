@@ -39,8 +39,13 @@ def _xavier_uniform(tensor: Tensor, hidden: int) -> None:
         _uniform(tensor, hidden)
 
 
+def _unit(tensor: Tensor, hidden: int) -> None:
+    torch_init.uniform_(tensor, 0.0, 1.0)
+
+
 INITIALISERS: dict[str, Callable[[Tensor, int], object]] = {
     "uniform": _uniform,
+    "unit": _unit,
     "identity": _identity,
     "orthogonal": _orthogonal,
     "xavier_uniform": _xavier_uniform,
@@ -68,8 +73,8 @@ def check_initialiser(name: str, init: Initialiser) -> Initialiser:
 def initialise(tensor: Tensor, init: Initialiser, hidden: int) -> None:
     """Fill `tensor` in place as `init` says, from torch's random numbers.
 
-    "uniform" is torch.nn's U(−1/√hidden, 1/√hidden), "xavier_uniform" Glorot & Bengio 2010 eq. 16,
-    "normal" has deviation 0.001 (Le et al. 2015), a number is a constant.
+    "uniform" is torch.nn's U(−1/√hidden, 1/√hidden), "unit" is U(0, 1), "xavier_uniform" Glorot &
+    Bengio 2010 eq. 16, "normal" has deviation 0.001 (Le et al. 2015), a number is a constant.
 
     Example:
         >>> weight = torch.empty(2, 2)

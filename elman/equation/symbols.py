@@ -260,10 +260,10 @@ class Symbol:
         return self.recorder.elementwise("sub", other, self)
 
     def __mul__(self, other):
-        return self.recorder.elementwise("mul", self, other)
+        return self if _is_one(other) else self.recorder.elementwise("mul", self, other)
 
     def __rmul__(self, other):
-        return self.recorder.elementwise("mul", other, self)
+        return self if _is_one(other) else self.recorder.elementwise("mul", other, self)
 
     def __truediv__(self, other):
         return self.recorder.elementwise("div", self, other)
@@ -372,6 +372,11 @@ def indexed_name(key) -> str:
     """
     parts = key if isinstance(key, tuple) else (key,)
     return "_".join(str(part) for part in parts)
+
+
+def _is_one(value) -> bool:
+    """A factor that changes nothing, such as a scale at its default; it is not recorded."""
+    return isinstance(value, (int, float)) and value == 1
 
 
 def _recorder_of(tree) -> Recorder:
