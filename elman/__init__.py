@@ -1,10 +1,31 @@
-"""Elman: recurrent networks in which a cell is one equation, written once in plain torch."""
+"""Elman: recurrent networks in which a cell is one equation, written once in plain torch.
+
+The public names are those of `__all__`. `train` and `load` bring in what training needs when
+they are first used, so that `import elman` costs little more than `import torch`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from elman import cells
 from elman.equation import Cell, cell, delay, linear
-from elman.errors import ElmanError, EquationError, FileError, InputError, SizeError
+from elman.errors import (
+    ElmanError,
+    EquationError,
+    FileError,
+    InputError,
+    RunError,
+    SizeError,
+    TrainingStopped,
+)
 from elman.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, Recurrent, RNNCell
 from elman.learning import BPTT
+
+if TYPE_CHECKING:
+    from elman.tasks import load
+    from elman.training import train
 
 __version__ = "0.1.0"
 
@@ -22,9 +43,25 @@ __all__ = [
     "LSTMCell",
     "RNNCell",
     "Recurrent",
+    "RunError",
     "SizeError",
+    "TrainingStopped",
     "cell",
     "cells",
     "delay",
     "linear",
+    "load",
+    "train",
 ]
+
+_LATER = {"load": "elman.tasks", "train": "elman.training"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
+    raise AttributeError(f"module 'elman' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,11 +5,11 @@ import pickle
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 import elman
 from elman.equation import Cell, Graph, Parameters, graph_to_json
 from elman.errors import FileError, InputError, SizeError
-from torch.nn import functional as F
 
 
 @elman.cell(init={"U": "orthogonal", "b_*": 1.0}, initial={"c": 0.5}, family="test")
