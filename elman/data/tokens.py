@@ -105,7 +105,7 @@ class Tokeniser:
     def read(self, chunks: Iterable[str], memory_bytes: int = MEMORY_BYTES) -> np.ndarray:
         """Return the ids of a text that comes in pieces, (tokens,)."""
         array = TokenArray(memory_bytes)
-        for chunk in chunks if self.level == "char" else _whole_lines(chunks):
+        for chunk in chunks if self.level == "char" else whole_lines(chunks):
             array.append(self.ids(chunk))
         return array.finish()
 
@@ -114,7 +114,7 @@ class Tokeniser:
         return np.array([len(token) for token in self.tokens], dtype=np.int64)
 
 
-def _whole_lines(chunks: Iterable[str]) -> Iterator[str]:
+def whole_lines(chunks: Iterable[str]) -> Iterator[str]:
     """Regroup pieces so that none ends within a line."""
     held: list[str] = []
     for chunk in chunks:

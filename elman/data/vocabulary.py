@@ -168,3 +168,13 @@ def join_words(tokens: Iterable[str]) -> str:
         pieces.append(token)
         previous = token
     return "".join(pieces)
+
+
+def count_characters(text: str, level: Level) -> int:
+    r"""Return the characters that the tokens of a text stand for.
+
+    Example:
+        >>> count_characters("a  pear\n", "word")
+        7
+    """
+    return len(text) if level == "char" else len(join_words(split(text, level)))

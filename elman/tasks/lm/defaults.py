@@ -1,0 +1,104 @@
+"""What is chosen where the user named nothing: from the data and the planned time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from elman.tasks.base import Budget
+
+# Characters that the standard network (one LSTM layer of 512) learns in a minute on two CPU cores.
+_TOKENS_PER_MINUTE = 3_000_000
+_SHORTEST = 32  # training tokens below which nothing can be learned
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Chosen options of the model and recommended options of training, by their names."""
+
+    model: dict[str, Any]
+    training: dict[str, Any]
+    reason: str
+
+
+def choose(
+    train_tokens: int, vocabulary: int, level: Literal["char", "word"], budget: Budget
+) -> Choice:
+    """Choose what suits a text and a budget.
+
+    Args:
+        train_tokens: tokens of the training part.
+        vocabulary: size of the vocabulary.
+        level: "char" or "word".
+        budget: the planned training.
+    """
+    window, streams = _shape(train_tokens, vocabulary)
+    minutes = _minutes(train_tokens, window * streams, budget)
+    passes = minutes * _TOKENS_PER_MINUTE / max(1, train_tokens)
+    hidden = _hidden(train_tokens, minutes)
+    layers = 1
+    dropout = _dropout(passes)
+    words = level == "word"
+    model = {
+        "hidden": hidden,
+        "layers": layers,
+        "embedding": min(hidden, 256) if words else min(64, max(8, hidden // 4)),
+        "tied": words,
+        "residual": layers > 1,
+        "dropout_input": dropout if words else 0.0,
+        "dropout_between": dropout,
+        "dropout_output": dropout,
+        "output_norm": False,
+        "window": window,
+        "streams": streams,
+    }
+    training = {
+        "optimizer": "muon",
+        "lr": 8e-3 if not words else 4e-3,
+        "muon_lr": 0.04,
+        "clip_norm": 1.0,
+        "weight_decay": 0.01,
+        "warmup": 0.02,
+        "schedule": "cosine",
+    }
+    reason = f"about {passes:.1f} passes over {train_tokens:,} tokens in {_words(minutes)}"
+    return Choice(model, training, reason)
+
+
+def _shape(train_tokens: int, vocabulary: int) -> tuple[int, int]:
+    """Window and streams: 64 by 64, less for short texts and for large vocabularies."""
+    window = streams = 64
+    while streams > 16 and window * streams * vocabulary > 40_000_000:
+        streams //= 2
+    while window > 16 and window * streams * vocabulary > 40_000_000:
+        window //= 2
+    # A pass should hold at least sixteen steps, so that a short text is not a single batch.
+    while streams > 4 and 16 * window * streams > train_tokens:
+        streams //= 2
+    while window > 8 and 16 * window * streams > train_tokens:
+        window //= 2
+    return window, streams
+
+
+def _minutes(train_tokens: int, tokens_per_step: int, budget: Budget) -> float:
+    """Return the planned training in minutes of the standard network."""
+    plans = [budget.minutes] if budget.minutes is not None else []
+    if budget.steps is not None:
+        plans.append(budget.steps * tokens_per_step / _TOKENS_PER_MINUTE)
+    if budget.epochs is not None:
+        plans.append(budget.epochs * train_tokens / _TOKENS_PER_MINUTE)
+    return min(plans, default=3.0)
+
+
+def _hidden(train_tokens: int, minutes: float) -> int:
+    by_time = 512 if minutes >= 0.5 else 256 if minutes >= 0.1 else 128
+    by_text = 512 if train_tokens >= 200_000 else 256 if train_tokens >= 20_000 else 128
+    return min(by_time, by_text)
+
+
+def _dropout(passes: float) -> float:
+    return 0.0 if passes < 6 else 0.1 if passes < 15 else 0.25 if passes < 50 else 0.4
+
+
+def _words(minutes: float) -> str:
+    return f"{minutes:.1f} minutes" if minutes >= 0.2 else f"{60 * minutes:.0f} seconds"

@@ -1,0 +1,101 @@
+"""How well a language model predicts a text: every token once, in parallel streams."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from elman.tasks.lm.network import LanguageModel, begin_anew, detached
+
+STREAMS = 64
+WARM = 256  # tokens of context that a stream reads before its first prediction
+_LEAST = 512  # predictions a stream; shorter texts get fewer streams
+_MOST_LOGITS = 1 << 23
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Sum of -ln p over `tokens` predicted tokens."""
+
+    nats: float
+    tokens: int
+
+
+def negative_log_likelihood(
+    model: LanguageModel, before: np.ndarray, text: np.ndarray, limit: float | None = None
+) -> Sum:
+    r"""Return the sum of -ln p(token | what stands before it) over a text.
+
+    The text is cut into up to 64 streams of equal length (the last may be shorter), which are read
+    in parallel. Each stream first reads the 256 tokens that stand before it (as many as there are),
+    whose predictions are not counted; so every token is counted exactly once, and none without
+    context but at the very beginning.
+
+    Args:
+        model: in evaluation mode.
+        before: ids that precede the text, (tokens,), at least one.
+        text: ids to predict, (tokens,).
+        limit: fraction of each stream to measure, in (0, 1]; None is all.
+    """
+    streams = max(1, min(STREAMS, len(text) // _LEAST))
+    length = -(-len(text) // streams)
+    counted = length if limit is None else max(1, math.ceil(length * limit))
+    before = np.asarray(before[-WARM:]).astype(np.int64)
+    whole = np.concatenate([before, np.asarray(text).astype(np.int64)])
+    starts = len(before) + np.arange(streams) * length  # of the first target of each stream
+    warm = np.minimum(starts, WARM)  # the input of step 0 stands `warm` before the first target
+    where = starts[None, :] + np.arange(-WARM, counted)[:, None]
+    valid = (where < len(whole)) & (np.arange(-WARM, counted) >= 0)[:, None]
+    where = where.clip(1, len(whole) - 1)
+    with torch.inference_mode():
+        return _run(model, whole, where, valid, WARM - warm)
+
+
+def _run(
+    model: LanguageModel, whole: np.ndarray, where: np.ndarray, valid: np.ndarray, begin: np.ndarray
+) -> Sum:
+    """Run over targets `where` (time, streams); stream b begins anew at step `begin[b]`."""
+    device, (time, streams) = model.device, where.shape
+    inputs = torch.from_numpy(whole[where - 1]).to(device)
+    targets = torch.from_numpy(whole[where]).to(device)
+    counts = torch.from_numpy(valid).to(device)
+    piece = max(1, min(256, _MOST_LOGITS // (streams * model.tokens)))
+    cuts = sorted({0, time, WARM, *begin.tolist(), *range(0, time, piece)})
+    states, fresh, nats = None, None, 0.0
+    for a, b in itertools.pairwise(cuts):
+        rows = begin == a
+        if a > 0 and rows.any():
+            fresh = model.fresh(streams) if fresh is None else fresh
+            states = begin_anew(states, fresh, torch.from_numpy(rows).to(device))
+        logits, states = model(inputs[a:b], states)
+        states = detached(states)
+        if a >= WARM:
+            loss = functional.cross_entropy(
+                logits.flatten(0, 1), targets[a:b].flatten(), reduction="none"
+            )
+            nats += float(loss[counts[a:b].flatten()].double().sum())
+    return Sum(nats, int(valid.sum()))
+
+
+def metrics(nats: float, tokens: int, characters: float) -> dict[str, float]:
+    """Return the usual measures of a text from its total -ln p.
+
+    Args:
+        nats: total.
+        tokens: predicted tokens, >= 1.
+        characters: characters that the tokens stand for.
+    """
+    token, char = nats / tokens, nats / characters
+    return {
+        "nats_per_token": token,
+        "bits_per_token": token / math.log(2),
+        "nats_per_char": char,
+        "bits_per_char": char / math.log(2),
+        "perplexity": math.exp(min(token, 700.0)),
+        "tokens": tokens,
+    }
