@@ -48,7 +48,9 @@ class TokenArray:
         """Return all ids, (tokens,), writable."""
         if self.file is not None:
             self.file.flush()
-            return np.memmap(self.file, dtype=np.uint32, mode="r+", shape=(self.size,))
+            ids = np.memmap(self.file, dtype=np.uint32, mode="r+", shape=(self.size,))
+            self.file.close()  # the mapping holds the file
+            return ids
         if not self.chunks:
             return np.zeros(0, self._dtype())
         result = np.concatenate([chunk.astype(self._dtype(), copy=False) for chunk in self.chunks])

@@ -11,6 +11,7 @@ from elman.errors import InputError
 MOST_TOKENS = (
     30_000_000  # of training text; beyond it the last part is used (memory: 100 bytes each)
 )
+BLOCK = 1 << 20  # tokens predicted at a time
 _FALLBACK = np.array([0.5, 1.0, 1.5])  # discounts where the counts give none
 
 
@@ -208,9 +209,8 @@ def baseline(train: np.ndarray, valid: np.ndarray, vocabulary: int, follows: boo
     model = KneserNey(train, vocabulary)
     before = train[-(model.order - 1) :] if follows and model.order > 1 else train[:0]
     sums = np.zeros(model.order)
-    block = 1 << 20
-    for i in range(0, len(valid), block):
-        text = np.concatenate([before, valid[i : i + block]])
+    for i in range(0, len(valid), BLOCK):
+        text = np.concatenate([before, valid[i : i + BLOCK]])
         for k in range(1, model.order + 1):
             sums[k - 1] -= model.log_probabilities(text, start=len(before), order=k).sum()
         before = text[-(model.order - 1) :] if model.order > 1 else text[:0]
