@@ -219,7 +219,7 @@ def cell(
 
     Args:
         sizes: the size of a state (or of x) that is not "hidden" (or "input"), by name.
-        init: how parameters start, by name or by a pattern that ends in *: "uniform" (the
+        init: how parameters start, by name or by a pattern such as `b_*`: "uniform" (the
             default: torch.nn's, U(−1/√hidden, 1/√hidden)), "unit" (U(0, 1)), "identity",
             "orthogonal", "zeros", "ones", "xavier_uniform", "normal", or a number.
         initial: the constant with which a state starts; 0 if not given.
