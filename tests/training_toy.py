@@ -1,6 +1,4 @@
-"""A task small enough for the tests of training; as a program, one run of it.
-
-    python training_toy.py RUN [key=value ...] [resume]
+"""A task small enough for the tests of training.
 
 The text is a random walk over 12 letters, so there is something to learn; the model is torch.nn's
 LSTM with dropout, so the random state matters.
@@ -10,13 +8,16 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from elman.errors import ElmanError
 from elman.tasks.base import Carry, Task, TaskOptions
+from elman.training import train
 
 LETTERS = 12
 STREAMS, WINDOW = 4, 8
@@ -123,23 +124,10 @@ class Toy(Task):
         return {"hidden": self.config.hidden, "vocabulary": LETTERS}
 
 
-def main() -> None:
-    """Run the toy as the command line says."""
-    from elman.training import Interrupted, train
-
-    torch.set_num_threads(1)
-    run, *rest = sys.argv[1:]
-    options: dict[str, Any] = {}
-    for word in rest:
-        key, _, value = word.partition("=")
-        options[key] = True if not value else float(value) if "." in value else int(value)
-    pause = options.pop("pause", 0.0)
+def run(folder: Path, pause: float, options: dict[str, Any]) -> None:
+    """Train in this process and leave it with the exit code of the command line."""
     try:
-        train(Toy(pause=pause), run=run, device="cpu", precision="32", **options)
-    except Interrupted as error:
+        train(Toy(pause=pause), run=folder, **options)
+    except ElmanError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
-
-
-if __name__ == "__main__":
-    main()

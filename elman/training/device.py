@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+# NumPy's global generator is not used here, but a task may draw from it.
+# ruff: noqa: NPY002
 import logging
+import random
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,19 +58,20 @@ def move(value: Any, device: torch.device) -> Any:
 
 @contextmanager
 def own_settings(seed: int, flush_denormal: bool) -> Iterator[None]:
-    """Seed torch's generator and flush denormal numbers for a run; put both back afterwards.
-
-    Python's and NumPy's global generators are left alone: no part of a run draws from them.
-    """
-    before = torch.get_rng_state()
+    """Seed the random generators and flush denormal numbers for a run; put all back afterwards."""
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()
     flushed = _flushes_denormal()
     torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
     torch.set_flush_denormal(flush_denormal)
     try:
         yield
     finally:
         torch.set_flush_denormal(flushed)
-        torch.set_rng_state(before)
+        torch.set_rng_state(before[0])
+        random.setstate(before[1])
+        np.random.set_state(before[2])
 
 
 def _flushes_denormal() -> bool:

@@ -184,7 +184,7 @@ def resolve_device(device: str) -> str:
     }
     if device == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if there[name])
-    if not there.get(device, True):
+    if not there.get(device, False):
         names = ", ".join(name for name, here in there.items() if here)
         raise InputError(f"train: there is no device {device!r} here; there is: {names}.")
     return device
