@@ -150,11 +150,16 @@ def _call(
 
 
 def _lstm(kernel: Kernel, x: Tensor, states: tuple[Tensor, ...], *args) -> tuple[Tensor, ...]:
-    if kernel.projection is not None and x.device.type == "cpu":
-        # oneDNN has no projections; asked for them, torch takes another way and warns of it.
-        with torch.backends.mkldnn.flags(enabled=False):
-            return torch._VF.lstm(x, states, *args)
-    return torch._VF.lstm(x, states, *args)
+    enabled = torch._C._get_mkldnn_enabled()
+    if kernel.projection is None or not enabled or x.device.type != "cpu":
+        return torch._VF.lstm(x, states, *args)
+    # oneDNN has no projections; asked for them, torch takes another way and warns of it. (The
+    # context manager of torch.backends.mkldnn would warn as well, of a setting it touches.)
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        return torch._VF.lstm(x, states, *args)
+    finally:
+        torch._C._set_mkldnn_enabled(True)
 
 
 def run(kernel: Kernel, weights: list[Tensor], twice: bool, call: Call) -> Result:
