@@ -48,12 +48,12 @@ def negative_log_likelihood(
     before = np.asarray(before[-WARM:]).astype(np.int64)
     whole = np.concatenate([before, np.asarray(text).astype(np.int64)])
     starts = len(before) + np.arange(streams) * length  # of the first target of each stream
-    warm = np.minimum(starts, WARM)  # the input of step 0 stands `warm` before the first target
+    begin = np.maximum(0, WARM + 1 - starts)  # step at which a stream reads the first token of all
     where = starts[None, :] + np.arange(-WARM, counted)[:, None]
     valid = (where < len(whole)) & (np.arange(-WARM, counted) >= 0)[:, None]
     where = where.clip(1, len(whole) - 1)
     with torch.inference_mode():
-        return _run(model, whole, where, valid, WARM - warm)
+        return _run(model, whole, where, valid, begin)
 
 
 def _run(
