@@ -33,7 +33,7 @@ class Streams:
         >>> streams = Streams(np.arange(10), streams=2, window=3)
         >>> x, y, fresh = streams.batch(0)
         >>> x.T.tolist(), y.T.tolist(), streams.steps_per_epoch
-        ([[0, 1, 2], [5, 6, 7]], [[1, 2, 3], [6, 7, 8]], 2)
+        ([[0, 1, 2], [5, 6, 7]], [[1, 2, 3], [6, 7, 8]], 1)
     """
 
     def __init__(

@@ -59,7 +59,7 @@ class TokenArray:
 
 
 class Tokeniser:
-    """Gives each distinct token an id in the order of appearance; the end of a line is 0.
+    r"""Gives each distinct token an id in the order of appearance; the end of a line is 0.
 
     Args:
         level: "char" or "word".

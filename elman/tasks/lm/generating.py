@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -11,6 +12,20 @@ import torch
 from elman.data import END, Vocabulary
 from elman.errors import InputError
 from elman.tasks.lm.network import LanguageModel
+
+_SMALL = 8_000_000  # weights
+
+
+@contextmanager
+def one_thread(network: LanguageModel) -> Iterator[None]:
+    """Run steps of a small network on one thread: to wake others takes longer than a step."""
+    threads = torch.get_num_threads()
+    small = sum(weight.numel() for weight in network.parameters()) < _SMALL
+    torch.set_num_threads(1 if small else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def check(length: int, temperature: float, top_k: int | None, seed: int, index: int) -> None:
@@ -48,7 +63,7 @@ def draw(
         if sentence and chosen == vocabulary.end:
             return
         yield chosen
-        with torch.inference_mode():  # not held while the caller has the piece
+        with torch.inference_mode(), one_thread(network):  # not held while the caller has it
             last = network.step(token.fill_(chosen), steppers)
 
 

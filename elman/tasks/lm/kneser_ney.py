@@ -57,8 +57,9 @@ class KneserNey:
 
     Example:
         >>> model = KneserNey(np.array([0, 1, 2, 0, 1, 0, 1, 2]), vocabulary=3, order=2)
-        >>> bool(model.distribution([1]).argmax() == 2), round(model.distribution([1]).sum(), 9)
-        (True, 1.0)
+        >>> p = model.distribution([1])
+        >>> int(p.argmax()), round(float(p.sum()), 9)
+        (2, 1.0)
 
     Source: Chen & Goodman 1998, "An empirical study of smoothing techniques for language
     modeling", section 3 (modified Kneser-Ney, equations 22 to 26). Differs: the text is one
