@@ -51,7 +51,12 @@ def learn(base: int = 2, seed: int = 0, say: Say = _quiet) -> Result:
         raise InputError(f"the adder works in a base from 2 to 16, got {base}")
     if not 0 <= seed < 2**32:
         raise InputError(f"the adder's seed is a whole number from 0 to 2³² − 1, got {seed}")
-    return _learn_bits(seed, say) if base == 2 else _learn_digits(base, seed, say)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on products this small, threads only wait for each other
+    try:
+        return _learn_bits(seed, say) if base == 2 else _learn_digits(base, seed, say)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass

@@ -1,0 +1,43 @@
+"""`elman train`: one command a task, each made when it is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+
+class _Tasks(TyperGroup):
+    """The tasks; a task's options are read from it, so it is imported here and not before."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return ["lm"]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name != "lm":
+            return None
+        from elman.cli.train_lm import lm
+
+        own = typer.Typer(
+            add_completion=False,
+            rich_markup_mode="rich",
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
+        own.command("lm")(lm)
+        return typer.main.get_command(own)
+
+
+app = typer.Typer(cls=_Tasks, rich_markup_mode="rich", invoke_without_command=True)
+
+
+@app.callback()
+def train(context: typer.Context) -> None:
+    """Train a model and leave everything about it in a run folder.
+
+    [bold]Example[/bold]
+
+      elman train lm novel.txt --minutes 3 --run runs/novel
+    """
+    if context.invoked_subcommand is None:
+        print(context.get_help())
