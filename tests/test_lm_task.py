@@ -61,6 +61,8 @@ def learn(task, steps, rate=0.02):
         {"cell": "narx"},
         {"cell": "jordan"},
         {"cell": "simple", "hyper": {"f": "relu"}, "layer_norm": True, "zoneout": 0.1},
+        {"weight_dropout": 0.3},
+        {"weight_dropout": 0.3, "cell": "gru_cho"},
         {"recurrent_dropout": 0.2, "initial_state": "learned", "dropout_between": 0.1},
     ],
 )
@@ -140,6 +142,22 @@ def test_restart_forgets_only_its_rows(english):
             others = torch.arange(4) != row
             torch.testing.assert_close(a[:, others], k[:, others])
             torch.testing.assert_close(a[:, row], f[:, row])
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru_cho"])
+def test_weight_dropout_is_on_recurrent_matrices_only(english, cell):
+    still = {"dropout_input": 0.0, "dropout_output": 0.0, "restart": 0.0}
+    task = build("lm", [english], SMALL | still | {"cell": cell, "weight_dropout": 0.999999})
+    inputs, targets, anew = task.batch(0)
+    task.model.train()
+    with torch.no_grad():
+        dropped, _, _ = task.loss((inputs, targets, anew), task.start(0))
+        for name, weight in task.model.named_parameters():
+            if "weight_hh" in name or ".U_" in name:
+                weight.zero_()
+        task.model.eval()
+        without, _, _ = task.loss((inputs, targets, anew), task.start(0))
+    torch.testing.assert_close(dropped, without)
 
 
 def test_seed_and_global_random_state(english):

@@ -19,6 +19,7 @@ __all__ = ["Budget", "Task", "TaskOptions", "build", "load", "names", "parse_opt
 
 _TASKS = {"lm": "elman.tasks.lm"}
 MODEL_FILE = "model.safetensors"
+BEST_SO_FAR = "checkpoints/best.safetensors"
 
 
 def names() -> list[str]:
@@ -71,7 +72,8 @@ def load(path: str | Path) -> Any:
     """Load a trained model.
 
     Args:
-        path: a run folder (its `model.safetensors` is read) or a model file.
+        path: a run folder (its `model.safetensors` is read, or the best weights so far of a run
+            that has not ended) or a model file.
 
     Returns:
         the task's model in evaluation mode on the CPU, with the methods users call; for a language
@@ -85,9 +87,11 @@ def load(path: str | Path) -> Any:
 
     path = Path(path)
     if path.is_dir():
-        if not (path / MODEL_FILE).is_file():
-            raise FileError(f"{path}: no {MODEL_FILE} in this folder; has the run finished?")
-        path = path / MODEL_FILE
+        places = [path / MODEL_FILE, path / BEST_SO_FAR]
+        found = [place for place in places if place.is_file()]
+        if not found:
+            raise FileError(f"{path}: no {MODEL_FILE} in this folder; has the run begun?")
+        path = found[0]
     name, metadata, tensors = model_file.read(path)
     if name not in _TASKS:
         raise FileError(f"{path}: it holds a model for the task {name!r}, unknown to this version.")

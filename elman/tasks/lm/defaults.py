@@ -48,6 +48,7 @@ def choose(
         "dropout_input": dropout if words else 0.0,
         "dropout_between": dropout,
         "dropout_output": dropout,
+        "weight_dropout": 0.0,
         "output_norm": False,
         "window": window,
         "streams": streams,

@@ -102,7 +102,7 @@ class LanguageModel(nn.Module):
         x = functional.dropout(self._vectors(tokens), options.dropout_input or 0.0, training)
         new = []
         for i, layer in enumerate(self.recurrent):
-            out, state = layer(x, None if states is None else states[i])
+            out, state = self._run(layer, x, None if states is None else states[i])
             new.append(state)
             if options.residual and i > 0:
                 out = out + x
@@ -110,6 +110,16 @@ class LanguageModel(nn.Module):
             rate = options.dropout_output if last else options.dropout_between
             x = functional.dropout(out, rate or 0.0, training)
         return self._logits(x), tuple(new)
+
+    def _run(self, layer: RecurrentLayer, x: Tensor, state: State | None):
+        rate = self.options.weight_dropout or 0.0
+        if not (self.training and rate):
+            return layer(x, state)
+        weights = {
+            name: functional.dropout(layer.get_parameter(name), rate)
+            for name in _recurrent_matrices(layer)
+        }
+        return torch.func.functional_call(layer, weights, (x, state))
 
     def steppers(self, states: tuple[State, ...]) -> list[Stepper]:
         """Return one stepper a layer, which go on from states that `forward` returned."""
@@ -178,6 +188,14 @@ def _layer(cell: Cell, size: int, hidden: int, options: LMOptions) -> LSTM | GRU
         layer_norm=options.layer_norm,
         initial_state=options.initial_state,
     )
+
+
+def _recurrent_matrices(layer: RecurrentLayer) -> list[str]:
+    """Return the names of the matrices that multiply a state."""
+    if isinstance(layer, LSTM | GRU):
+        return ["weight_hh_l0"]
+    parameters = layer.cell.graph.parameters
+    return [f"{p.name}_l0" for p in parameters if len(p.dims) == 2 and p.dims[1] != "input"]
 
 
 def further_sizes(cell: Cell, options: LMOptions) -> dict[str, int]:

@@ -35,6 +35,8 @@ class LMOptions(TaskOptions):
         dropout_between: dropout between recurrent layers.
         dropout_output: dropout before the output layer.
         recurrent_dropout: dropout on the states where they enter a product, one mask a window.
+        weight_dropout: dropout on the matrices that multiply a state, one mask a window (Merity
+            et al. 2018, "Regularizing and optimizing LSTM language models", section 2).
         zoneout: probability that a unit keeps its old state.
         layer_norm: layer norm of every product within the cell.
         output_norm: layer norm before the output layer.
@@ -60,6 +62,7 @@ class LMOptions(TaskOptions):
     dropout_between: Rate | None = None
     dropout_output: Rate | None = None
     recurrent_dropout: Rate = 0.0
+    weight_dropout: Rate | None = None
     zoneout: Rate = 0.0
     layer_norm: bool = False
     output_norm: bool | None = None
