@@ -37,9 +37,11 @@ if TYPE_CHECKING:
 _ROWS = 2000  # rows of metrics in a run, about
 _VALIDATIONS = 10  # validations in a run, at least
 _LONGEST_WAIT = 600.0  # seconds between validations of a timed run, at most
+_LEAST_PART = 0.05  # of the validation text
 _CHECKPOINT_SECONDS = 30.0
 _VALIDATION_COST = 0.04  # part of a timed run's budget that validations may take
 _FIRST_RESERVE = 0.02  # of the budget, kept for the end before the first validation was timed
+_MOST_RESERVE = 0.1  # of the budget, kept for the end afterwards
 
 
 class Loop:
@@ -76,9 +78,11 @@ class Loop:
         self._seconds_before = self._progress_before = 0.0
         self._row_time = self._saved_time = time.monotonic()
         self._row_tokens = 0
-        self._validation_seconds: float | None = None
+        self._validation_seconds: float | None = None  # with all that belongs to it
+        self._judging_seconds: float | None = None  # of the task's own part in it
         self._recent: float | None = None
         self._lap = (self._row_time, 0)  # time and tokens, for the speed on the screen
+        self._lap_step = 0
         self._metrics: MetricsFile | None = None
         self._steps = planned_steps(options, task.steps_per_epoch)
 
@@ -104,13 +108,11 @@ class Loop:
             return Limit(self._steps, None)
         whole = 60.0 * self.options.minutes
         reserve = _FIRST_RESERVE * whole
-        if self._validation_seconds is not None:
-            part = self.position.part or 1.0
-            # The last one is in float32: about twice the time of one in bfloat16.
-            slower = 2.0 if self.options.precision == "bf16" else 1.0
-            again = slower * final_part(part) / part if self.needs_final_validation() else 0.0
-            reserve = (1.0 + again) * self._validation_seconds + 0.2
-        return Limit(self._steps, max(whole - reserve, 0.0))
+        if self._judging_seconds is not None:
+            part, judged = self.position.part or 1.0, self.judged_part()
+            again = self._last_judging() * judged / part if self.needs_final_validation() else 0.0
+            reserve = min(self._judging_seconds + again + 0.2, _MOST_RESERVE * whole)
+        return Limit(self._steps, whole - reserve)
 
     def progress(self) -> float:
         """Return the used part of the budget, in [0, 1]."""
@@ -201,6 +203,8 @@ class Loop:
         since[2] += norm
         since[3] += 1
         since[4] = max(since[4], norm)
+        if self._recent is None:  # the first step of a process is slow, and says nothing of speed
+            self._lap, self._lap_step = (time.monotonic(), position.tokens), position.step
         self._recent = value if self._recent is None else 0.97 * self._recent + 0.03 * value
 
     def _set_rate(self, progress: float) -> None:
@@ -316,17 +320,22 @@ class Loop:
         """Return the part of the validation text to use, so that it stays cheap beside the run."""
         steps = self._steps
         if self.options.minutes is not None:
-            steps = round(self.position.step / max(self.progress(), 1e-6))
+            done = self.position.step - self._lap_step
+            pace = (time.monotonic() - self._lap[0]) / max(done, 1)
+            left = 60.0 * self.options.minutes - self.seconds()
+            steps = self.position.step + round(max(left, 0.0) / max(pace, 1e-6))
         if not steps:
             return 1.0
-        return min(1.0, max(0.02, steps / (4 * self.task.steps_per_epoch)))
+        return min(1.0, max(_LEAST_PART, steps / (4 * self.task.steps_per_epoch)))
 
     def _judge(self, part: float, sample: bool) -> tuple[dict[str, float], str | None]:
         """Return validation metrics and a sample; the random generators stay where they are."""
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.no_grad(), self.fabric.autocast():
             self.model.eval()
+            began = time.monotonic()
             metrics = self.task.validate(None if part >= 1.0 else part)
+            self._judging_seconds = time.monotonic() - began
             text = self.task.sample() if sample else None
             self.model.train()
         return metrics, text
@@ -337,7 +346,17 @@ class Loop:
 
     def judged_part(self) -> float:
         """Return the part of the validation text that the final metrics are on."""
-        return final_part(self.position.part or 1.0)
+        part = self.position.part or 1.0
+        most = final_part(part)
+        if self.options.minutes is None or self._judging_seconds is None:
+            return most
+        affordable = (_MOST_RESERVE - 0.02) * 60.0 * self.options.minutes
+        return min(most, max(part, part * affordable / self._last_judging()))
+
+    def _last_judging(self) -> float:
+        """Return the seconds that judging the same part in full precision takes, about."""
+        slower = 2.0 if self.options.precision == "bf16" else 1.0
+        return slower * max(self._judging_seconds or 0.0, 1e-6)
 
     def finish(self) -> dict[str, float]:
         """Take the best weights as the model and return their metrics, in full precision."""
@@ -361,7 +380,7 @@ class Loop:
         return 1.0, "token"
 
     def _tokens_per_second(self) -> float:
-        """Return the speed since the latest validation."""
+        """Return the speed since the latest validation, or since the first step."""
         then, tokens = self._lap
         return (self.position.tokens - tokens) / max(time.monotonic() - then, 1e-9)
 

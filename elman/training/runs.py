@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -109,7 +109,7 @@ def train(
         Interrupted: SIGINT or SIGTERM came; the run is saved.
     """
     began = time.monotonic()
-    given_task, given = divide(options, None if isinstance(task, str) else ())
+    given_task, given = divide(options, _task_fields(task))
     check(given)
     if resume and (init_from is not None or overwrite):
         other = "overwrite" if overwrite else "init_from"
@@ -126,6 +126,17 @@ def train(
         raise
     finally:
         setup.console.close()
+
+
+def _task_fields(task: str | Task) -> Collection[str] | None:
+    """Return the names of a task's options; none for a task that is already built."""
+    if isinstance(task, Task):
+        return ()
+    if task != "lm":
+        return None  # such a task there is not, which `tasks.build` says best
+    from elman.tasks.lm.options import LMOptions
+
+    return LMOptions.model_fields
 
 
 @dataclass
@@ -155,19 +166,19 @@ def _begin(
 ) -> _Setup:
     """Build the task, then make the folder; when something is wrong, nothing has changed."""
     name = task if isinstance(task, str) else task.name
-    files, lines = ([], None) if isinstance(task, Task) else _data_files(data)
+    files, text = ([], None) if isinstance(task, Task) else _data_files(data)
     if run is not None:
         RunFolder(run).check_free(overwrite)
     weights = None if init_from is None else _read_weights(Path(init_from))
-    built = _build(task, files, lines, given_task, given)
+    built = _build(task, files, text, given_task, given)
     options = resolve(given, built.recommended)
     if weights is not None:
         _start_from(built, *weights)
     title = files[0].stem if files else name
     folder = RunFolder(next_name(name, title) if run is None else run)
     folder.create()
-    if lines is not None:
-        _write_lines(folder.data, lines)
+    if text is not None:
+        folder.data.write_bytes(text)
         files = [folder.data]
     config.write(folder.config, _configuration(built, files, options))
     console = Console(folder.log, quiet)
@@ -180,32 +191,28 @@ def _begin(
 def _build(
     task: str | Task,
     files: Sequence[Path],
-    lines: list[str] | None,
+    text: bytes | None,
     given_task: dict[str, Any],
     given: dict[str, Any],
 ) -> Task:
     if isinstance(task, Task):
         return task
     limits, seed = budget(given), given.get("seed", 0)
-    if lines is None:
+    if text is None:
         return tasks.build(task, files, given_task, budget=limits, seed=seed)
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "data.txt"
-        _write_lines(file, lines)
+        file.write_bytes(text)
         return tasks.build(task, [file], given_task, budget=limits, seed=seed)
 
 
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    write_text(path, "".join(f"{line}\n" for line in lines))
-
-
-def _data_files(data: Data | None) -> tuple[list[Path], list[str] | None]:
-    """Return the files of data, or its lines; of a list of names, all must be files or none."""
+def _data_files(data: Data | None) -> tuple[list[Path], bytes | None]:
+    """Return the files of data, or else the text itself; a list is all files or all lines."""
     if data is None:
         raise InputError("train: name the data: a path, paths, or lines of text.")
     if isinstance(data, str | Path):
         if str(data) == "-":
-            return [], sys.stdin.read().splitlines()
+            return [], sys.stdin.buffer.read()
         return [Path(data)], None
     entries = list(data)
     if not entries:
@@ -215,7 +222,7 @@ def _data_files(data: Data | None) -> tuple[list[Path], list[str] | None]:
         raise InputError(f"train: data are paths or lines, got {type(wrong[0]).__name__}.")
     if any(isinstance(entry, Path) or _looks_like_a_path(entry) for entry in entries):
         return [Path(entry) for entry in entries], None
-    return [], [str(entry).rstrip("\r\n") for entry in entries]
+    return [], "".join(f"{str(entry).rstrip()}\n" for entry in entries).encode()
 
 
 def _looks_like_a_path(entry: str) -> bool:
@@ -334,9 +341,9 @@ def _check_same(
     if name != found.task:
         raise RunError(f"train: this is a run of {found.task!r}, not of {name!r}.")
     if data is not None:
-        files, lines = _data_files(data)
+        files, text = _data_files(data)
         paths = [str(file.absolute()) for file in files]
-        if lines is not None or paths != [file.path for file in found.data]:
+        if text is not None or paths != [file.path for file in found.data]:
             raise RunError(
                 "train: resume takes the data the run began with; leave them out, or begin a new "
                 "run with init_from."
@@ -346,7 +353,7 @@ def _check_same(
         if option not in began:
             known = list(began)
             raise InputError(f"train: unknown option {option!r}.{nearest(option, known)}")
-        if option not in RESUMABLE and value != began[option]:
+        if option not in RESUMABLE and value not in (began[option], "auto"):
             raise RunError(
                 f"train: {option} is {began[option]!r} in this run and cannot become {value!r} on "
                 "resume; begin a new run (init_from keeps the weights)."
@@ -387,10 +394,12 @@ def _train(setup: _Setup, began: float, reports: Sequence[Report]) -> Result:
     seconds = loop.seconds()
     _say_finished(setup, loop, metrics, seconds)
     try:
+        if signals.received:
+            raise KeyboardInterrupt
         baseline = setup.task.baseline()
     except KeyboardInterrupt:
         raise Interrupted(
-            f"stopped while the baseline was measured; the model in {folder.path} is finished. "
+            f"stopped before the baseline was measured; the model in {folder.path} is finished. "
             f"For the comparison: elman train {setup.task.name} --run {folder.path} --resume"
         ) from None
     return _conclude(setup, loop, metrics, baseline, seconds, reports)
