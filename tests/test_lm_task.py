@@ -12,7 +12,14 @@ from elman.tasks.lm import LMOptions
 from elman.tasks.lm.defaults import choose
 from elman.training.options import TrainingOptions
 
-SMALL = {"hidden": 12, "embedding": 6, "window": 8, "streams": 4}
+SMALL = {
+    "hidden": 12,
+    "embedding": 6,
+    "window": 8,
+    "streams": 4,
+    "dropout_input": 0.0,
+    "dropout_output": 0.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +70,7 @@ def learn(task, steps, rate=0.02):
         {"cell": "simple", "hyper": {"f": "relu"}, "layer_norm": True, "zoneout": 0.1},
         {"weight_dropout": 0.3},
         {"weight_dropout": 0.3, "cell": "gru_cho"},
-        {"recurrent_dropout": 0.2, "initial_state": "learned", "dropout_between": 0.1},
+        {"recurrent_dropout": 0.2, "initial_state": "learned", "dropout_input": 0.1},
     ],
 )
 def test_the_protocol(english, options):
@@ -90,7 +97,7 @@ def test_the_protocol(english, options):
 
 
 def test_it_learns(english):
-    task = build("lm", [english], SMALL | {"hidden": 32, "dropout_output": 0.0})
+    task = build("lm", [english], SMALL | {"hidden": 32})
     before = task.validate()["nats_per_char"]
     assert before == pytest.approx(math.log(len(task.vocabulary)), rel=0.1)
     learn(task, 120)
@@ -146,8 +153,8 @@ def test_restart_forgets_only_its_rows(english):
 
 @pytest.mark.parametrize("cell", ["lstm", "gru_cho"])
 def test_weight_dropout_is_on_recurrent_matrices_only(english, cell):
-    still = {"dropout_input": 0.0, "dropout_output": 0.0, "restart": 0.0}
-    task = build("lm", [english], SMALL | still | {"cell": cell, "weight_dropout": 0.999999})
+    options = {"cell": cell, "weight_dropout": 0.999999, "restart": 0.0}
+    task = build("lm", [english], SMALL | options)
     inputs, targets, anew = task.batch(0)
     task.model.train()
     with torch.no_grad():
