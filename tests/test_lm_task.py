@@ -167,6 +167,11 @@ def test_weight_dropout_is_on_recurrent_matrices_only(english, cell):
     torch.testing.assert_close(dropped, without)
 
 
+def test_one_dropout_for_all(english):
+    task = build("lm", [english], {"dropout": 0.35, "layers": 2, "dropout_between": 0.1})
+    assert (task.config.dropout_between, task.config.dropout_output) == (0.1, 0.35)
+
+
 def test_seed_and_global_random_state(english):
     torch.manual_seed(7)
     before = torch.get_rng_state()

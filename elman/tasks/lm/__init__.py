@@ -14,7 +14,7 @@ from elman.equation import Cell, hyper_as_data
 from elman.errors import FileError, InputError
 from elman.tasks.base import Budget, parse_options
 from elman.tasks.lm.defaults import Choice, choose
-from elman.tasks.lm.network import LanguageModel
+from elman.tasks.lm.network import LanguageModel, has_drop_in
 from elman.tasks.lm.options import LMOptions, find_cell
 from elman.tasks.lm.scoring import Comparison, Score, compare
 from elman.tasks.lm.task import LanguageModelling
@@ -64,7 +64,11 @@ def build(
         min_count=options.min_count,
     )
     choice = choose(
-        len(corpus.train), len(corpus.vocabulary), corpus.vocabulary.level, budget or Budget()
+        len(corpus.train),
+        len(corpus.vocabulary),
+        corpus.vocabulary.level,
+        budget or Budget(),
+        fast=has_drop_in(cell, options),
     )
     options = _resolve(options, choice, corpus, named)
     model = _new_model(len(corpus.vocabulary), options, cell, seed)
@@ -82,8 +86,11 @@ def build(
 def _resolve(
     options: LMOptions, choice: Choice, corpus: Corpus, named: str | dict[str, Any]
 ) -> LMOptions:
+    by_default = dict(choice.model)
+    if options.dropout is not None:
+        by_default |= dict.fromkeys(("dropout_between", "dropout_output"), options.dropout)
     chosen: dict[str, Any] = {
-        name: value for name, value in choice.model.items() if getattr(options, name) is None
+        name: value for name, value in by_default.items() if getattr(options, name) is None
     }
     if chosen.get("tied") and options.embedding == 0:
         chosen["tied"] = False  # one-hot vectors were asked for; there is nothing to share

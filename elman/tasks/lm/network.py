@@ -30,8 +30,8 @@ class LanguageModel(nn.Module):
         e_t = E_{w_t}, \qquad h^l_t = cell^l(h^{l-1}_t, h^l_{t-1}), \qquad
         \ln p(w_{t+1} | w_{\le t}) = \mathrm{logsoftmax}(A h^L_t + b)_{w_{t+1}}
 
-    with :math:`h^0 = e`, dropout where the options say, and A = E (times a projection, where sizes
-    differ) if tied.
+    with :math:`h^0 = e`, dropout where the options say (one mask for all steps of a window: Gal &
+    Ghahramani 2016), and A = E (times a projection, where sizes differ) if tied.
 
     Args:
         tokens: size of the vocabulary.
@@ -99,7 +99,7 @@ class LanguageModel(nn.Module):
             logits and states.
         """
         options, training = self.options, self.training
-        x = functional.dropout(self._vectors(tokens), options.dropout_input or 0.0, training)
+        x = _locked_dropout(self._vectors(tokens), options.dropout_input if training else 0.0)
         new = []
         for i, layer in enumerate(self.recurrent):
             out, state = self._run(layer, x, None if states is None else states[i])
@@ -108,7 +108,7 @@ class LanguageModel(nn.Module):
                 out = out + x
             last = i + 1 == len(self.layers)
             rate = options.dropout_output if last else options.dropout_between
-            x = functional.dropout(out, rate or 0.0, training)
+            x = _locked_dropout(out, rate if training else 0.0)
         return self._logits(x), tuple(new)
 
     def _run(self, layer: RecurrentLayer, x: Tensor, state: State | None):
@@ -173,11 +173,9 @@ class LanguageModel(nn.Module):
 
 def _layer(cell: Cell, size: int, hidden: int, options: LMOptions) -> LSTM | GRU | Recurrent:
     """Make one recurrent layer; an equation of torch.nn's without extras gets its drop-in."""
-    extras = options.recurrent_dropout or options.zoneout or options.layer_norm
-    if not extras and options.initial_state == "zeros":
-        for name, kind in _EXACT.items():
-            if cell.graph == elman.cells.get(name).graph:
-                return kind(size, hidden)
+    kind = _drop_in(cell, options)
+    if kind is not None:
+        return kind(size, hidden)
     return Recurrent(
         cell,
         size,
@@ -188,6 +186,19 @@ def _layer(cell: Cell, size: int, hidden: int, options: LMOptions) -> LSTM | GRU
         layer_norm=options.layer_norm,
         initial_state=options.initial_state,
     )
+
+
+def _drop_in(cell: Cell, options: LMOptions) -> type[LSTM] | type[GRU] | None:
+    extras = options.recurrent_dropout or options.zoneout or options.layer_norm
+    if extras or options.initial_state != "zeros":
+        return None
+    kinds = (kind for name, kind in _EXACT.items() if cell.graph == elman.cells.get(name).graph)
+    return next(kinds, None)
+
+
+def has_drop_in(cell: Cell, options: LMOptions) -> bool:
+    """Return whether layers with these options run on torch's own kernel."""
+    return _drop_in(cell, options) is not None
 
 
 def _recurrent_matrices(layer: RecurrentLayer) -> list[str]:
@@ -203,6 +214,13 @@ def further_sizes(cell: Cell, options: LMOptions) -> dict[str, int]:
     half = max(1, (options.hidden or 1) // 2)
     names = [name for name in cell.graph.sizes if name not in ("input", "hidden")]
     return dict.fromkeys(names, half) | options.sizes
+
+
+def _locked_dropout(x: Tensor, rate: float | None) -> Tensor:
+    """Dropout on (time, batch, size) with one mask for all steps of a window."""
+    if not rate:
+        return x
+    return x * functional.dropout(x.new_ones(1, *x.shape[1:]), rate)
 
 
 def detached(states: State) -> State:

@@ -31,6 +31,7 @@ class LMOptions(TaskOptions):
         tied: the output layer uses the token vectors as its weights. Where their size is not that
             of the last layer, a linear layer without bias stands between.
         residual: each recurrent layer but the first adds its input to its output.
+        dropout: sets dropout_between and dropout_output where those are not named.
         dropout_input: dropout on the token vectors.
         dropout_between: dropout between recurrent layers.
         dropout_output: dropout before the output layer.
@@ -58,6 +59,7 @@ class LMOptions(TaskOptions):
     embedding: Annotated[int, Field(ge=0)] | None = None
     tied: bool | None = None
     residual: bool | None = None
+    dropout: Rate | None = None
     dropout_input: Rate | None = None
     dropout_between: Rate | None = None
     dropout_output: Rate | None = None
