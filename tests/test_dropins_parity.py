@@ -10,8 +10,8 @@ import itertools
 
 import pytest
 import torch
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from tolerances import EQUAL
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import elman
 

@@ -119,7 +119,8 @@ def check_gradients(name, backend, check):
         parameters = tuple(module.parameters())
         leaves = tuple(flat(args))
 
-        def run(*tensors, module=module, kwargs=kwargs, args=args, count=len(leaves)):
+        def run(*tensors, module=module, kwargs=kwargs, args=args, leaves=leaves):
+            count = len(leaves)
             rest = list(tensors[:count])
             filled = [
                 rest.pop(0) if isinstance(a, torch.Tensor) else tuple(rest.pop(0) for _ in a)

@@ -15,7 +15,7 @@ class Call:
     """What one layer and direction is asked to compute; time runs forwards here.
 
     Attributes:
-        x: (time, batch, input).
+        x: (time, batch, input), zeros past a row's end.
         carried: states, each (batch, size), then delay lines, each (batch, depth, size).
         fresh: what `carried` becomes at a reset; needed with `resets`.
         lengths: real steps of each row, (batch,), or None for all.

@@ -175,7 +175,7 @@ def run(kernel: Kernel, weights: list[Tensor], twice: bool, call: Call) -> Resul
     longest = int(call.lengths.max())
     steps = torch.arange(longest, device=call.x.device).unsqueeze(1)
     past = (steps >= call.lengths).unsqueeze(-1)
-    x = call.x[:longest].masked_fill(past, 0)
+    x = call.x[:longest]
     hold = _holding_column(kernel, weights[0])
     if hold is not None:
         x = torch.cat([x, past.to(x.dtype)], -1)

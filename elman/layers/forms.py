@@ -99,6 +99,8 @@ def given(
         form = Form(TIME_FIRST)
     if lengths is not None:
         lengths = checks.check_lengths(owner, lengths, x.shape[0], x.shape[1], x.device)
+        # Whatever stands in the padding must reach no result and no gradient.
+        x = x.masked_fill(~real_steps(x.shape[0], lengths).unsqueeze(-1), 0)
     return Given(x, lengths, resets, form)
 
 
