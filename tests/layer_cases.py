@@ -6,7 +6,6 @@ import torch
 from cases import CELLS, SIZES, VARIANTS, Case
 
 import elman
-from elman.errors import SizeError
 
 DROPINS = ("LSTM", "GRU", "RNN")
 FEW = tuple(
@@ -33,15 +32,9 @@ def layer_of(case: Case | str, num_layers: int = 2, **options) -> elman.Recurren
 def _recurrent(case: Case, num_layers: int, options: dict) -> elman.Recurrent:
     sizes = case.all_sizes
     further = {k: v for k, v in sizes.items() if k not in ("input", "hidden")}
-
-    def build(hidden: int, count: int) -> elman.Recurrent:
-        return elman.Recurrent(case.cell, sizes["input"], hidden, count, sizes=further, **options)
-
-    try:
-        return build(sizes["hidden"], num_layers)
-    except SizeError:
-        # Cells that add their input to their state: as wide as it, and not in two directions.
-        return build(sizes["input"], 1 if options.get("bidirectional") else num_layers)
+    return elman.Recurrent(
+        case.cell, sizes["input"], sizes["hidden"], num_layers, sizes=further, **options
+    )
 
 
 def total(*results: object) -> torch.Tensor:
@@ -60,8 +53,8 @@ def as_tuple(state) -> tuple[torch.Tensor, ...]:
     return (state,) if isinstance(state, torch.Tensor) else tuple(state)
 
 
-def rows(state, start: int, stop: int, lines_from: int):
-    """Some rows of a state; delay lines have the batch second as well."""
+def rows(state, start: int, stop: int):
+    """Some rows of a state; states and delay lines both have the batch second."""
     picked = tuple(s[:, start:stop] for s in as_tuple(state))
     return picked[0] if len(picked) == 1 else picked
 

@@ -84,8 +84,9 @@ class LanguageModelling(Task):
             f"{weights:,} weights",
             f"training: {options.streams} streams, windows of {options.window}, "
             f"{self.steps_per_epoch:,} steps a pass; dropout {options.dropout_input:g} in, "
-            f"{options.dropout_between:g} between, {options.dropout_output:g} out",
-            f"chosen for {self.reason}",
+            f"{options.dropout_between:g} between, {options.dropout_output:g} out, "
+            f"{options.weight_dropout:g} on recurrent weights",
+            f"planned: {self.reason}",
         ]
         if level == "word" and np.mean(np.asarray(corpus.train[:100_000]) == 0) > 0.4:
             lines.append(
