@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from elman import cells
-from elman.equation import Cell, cell, delay, linear
+from elman.equation import Cell, block_diagonal, cell, delay, linear
 from elman.errors import (
     ElmanError,
     EquationError,
@@ -46,6 +46,7 @@ __all__ = [
     "RunError",
     "SizeError",
     "TrainingStopped",
+    "block_diagonal",
     "cell",
     "cells",
     "delay",

@@ -191,6 +191,8 @@ def test_counts():
         (("new_states",), []),
         (("states", 0, "initial"), "nan"),
         (("states", 0, "name"), "x"),
+        (("states", 0, "dims"), []),
+        (("states", 0, "dims"), ["hidden/0"]),
         (("parameters", 0, "init"), "explode"),
         (("parameters", 0, "dims"), ["hidden", "input", "hidden"]),
         (("inputs", 0, "varies"), "never"),
@@ -226,3 +228,58 @@ def test_delay_reads_the_past():
     assert called.tolist() == [3.0]
     with pytest.raises(elman.EquationError, match="inside a cell's body"):
         elman.delay(torch.zeros(1), 1)
+
+
+def test_structured_parameters_matrix_states_inputs_and_outputs():
+    """Each of the wider things of the language once: graph = body = its JSON."""
+    from elman.backends import reference
+
+    @elman.cell(
+        sizes={"C": ("hidden", "rank")},
+        shapes={"b": (), "A": ("hidden", "rank"), "B": ("rank", "input")},
+        inputs={"dt": (), "mask": "hidden"},
+        output="output",
+    )
+    def wide(p, x, dt, h, C, mask, *, heads=2):
+        k = p.B @ x
+        i = torch.exp(-dt * torch.sigmoid(torch.dot(p.w, x) + p.b))
+        C = i * C + torch.outer(h, k) + h.unsqueeze(-1) * k[None, :]
+        h = torch.tanh(
+            (p.W - p.W.T + 0.5 * p.V) @ h
+            + elman.block_diagonal(p.R, heads) @ (mask * h)
+            + (p.A @ p.B) @ x
+            + C @ k / torch.clamp(torch.abs(k.sum(-1)), min=1.0)
+            + F.bilinear(h, x, p.T, p.c) * torch.mean(h, -1)
+        )
+        return p.Y @ h, h, C
+
+    sizes = {"input": 3, "hidden": 4, "rank": 2, "output": 5}
+    shapes = wide.graph.parameter_shapes(sizes)
+    assert shapes["T"] == (4, 4, 3)
+    assert shapes["R"] == (4, 2)
+    assert shapes["b"] == ()
+    assert wide.states == ("h", "C")
+    with pytest.raises(SizeError, match="multiple of 2"):
+        wide.graph.parameter_shapes({**sizes, "hidden": 5})
+    torch.manual_seed(0)
+    tensors = {name: torch.randn(shape, dtype=torch.float64) for name, shape in shapes.items()}
+    x = torch.randn(3, 2, 3, dtype=torch.float64)
+    extras = {
+        "dt": torch.rand(3, 2, dtype=torch.float64),
+        "mask": torch.rand(3, 2, 4, dtype=torch.float64),
+    }
+    carried = reference.initial_carried(wide.graph, sizes, 2, dtype=torch.float64)
+    assert carried[1].shape == (2, 4, 2)
+    loaded = Cell.from_json(json.loads(json.dumps(wide.to_json())))
+    for each in (wide, loaded):
+        out, last, _ = reference.run(each.graph, tensors, x, carried, extras=extras)
+        for row in range(2):
+            h, C = carried[0][row], carried[1][row]
+            for t in range(3):
+                dt, mask = extras["dt"][t, row], extras["mask"][t, row]
+                y, h, C = wide(Parameters(tensors), x[t, row], dt, h, C, mask)
+                torch.testing.assert_close(out[t, row], y, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(last[1][row], C, rtol=1e-12, atol=1e-12)
+    assert wide.graph.equation()[-1].startswith("outputₜ = Y hₜ")
+    counts = wide.graph.count(sizes)
+    assert counts.parameters == sum(t.numel() for t in tensors.values())

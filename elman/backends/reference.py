@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from elman.equation.graph import PARAMETER, SEQUENCE, STATE, STEP, Graph
-from elman.equation.operations import OPERATIONS
+from elman.equation.graph import PARAMETER, SEQUENCE, STATE, STEP, Graph, Node
+from elman.equation.operations import JOINING, OPERATIONS
+from elman.equation.sizes import shape_of
 
 Carried = tuple[Tensor, ...]
 
@@ -31,12 +32,12 @@ def initial_carried(
     """What a sequence starts with where nothing is given.
 
     Returns:
-        The states, each (batch, size), at their initial constants; then the delay lines, each
-        (batch, depth, size), in the order of `graph.lines`: zeros for an input's, the initial
+        The states, each (batch, …), at their initial constants; then the delay lines, each
+        (batch, depth, …), in the order of `graph.lines`: zeros for an input's, the initial
         constant for a state's.
     """
     states = tuple(
-        torch.full((batch, sizes[s.size]), s.initial, dtype=dtype, device=device)
+        torch.full((batch, *shape_of(s.dims, sizes)), s.initial, dtype=dtype, device=device)
         for s in graph.states
     )
     return with_initial_states(graph, states, sizes)
@@ -51,9 +52,11 @@ def with_initial_states(
     lines = []
     for line in graph.lines:
         if line.kind == "input":
-            lines.append(first.new_zeros(first.shape[0], line.depth, sizes[line.size]))
+            shape = shape_of(line.dims, sizes)
+            lines.append(first.new_zeros(first.shape[0], line.depth, *shape))
         else:
-            lines.append(by_name[line.name].unsqueeze(1).expand(-1, line.depth, -1))
+            value = by_name[line.name]
+            lines.append(value.unsqueeze(1).expand(-1, line.depth, *value.shape[1:]))
     return (*states, *lines)
 
 
@@ -75,12 +78,13 @@ def run(
         graph: the step.
         parameters: a tensor for each parameter of the graph, by name.
         x: the inputs, (time, batch, input), time ≥ 1.
-        carried: states, each (batch, size), and delay lines, each (batch, depth, size).
+        carried: states, each (batch, size), or (batch, size, size) where a state is a matrix, and
+            delay lines, each (batch, depth, …).
         fresh: what `carried` becomes at a reset; the cell's initial constants if not given.
         lengths: the number of real steps of each row, (batch,), 1 to time, in any order.
         resets: true where a new segment of a row begins, (time, batch).
-        extras: the further inputs of the graph, (time, batch, size) for those of a step and
-            (batch, size) for those of a sequence.
+        extras: the further inputs of the graph, (time, batch, …) for those of a step and
+            (batch, …) for those of a sequence.
         return_states: also return every state at every step.
 
     Returns:
@@ -102,7 +106,11 @@ def run(
     # What stands in the padding may be anything, NaN too, and the gradients of what is computed
     # for all steps at once must not see it. A row's first step is real, so it does no harm there.
     past_end = torch.arange(x.shape[0], device=x.device).unsqueeze(-1) >= ends
-    x = torch.where(past_end.unsqueeze(-1), x[:1], x)
+    x = torch.where(_onto(past_end, x), x[:1], x)
+    for i in graph.inputs[1:]:
+        if i.varies == "step":
+            extra = sorted_extras[i.name]
+            sorted_extras[i.name] = torch.where(_onto(past_end, extra), extra[:1], extra)
     out, last, states = _Run(graph, parameters, sorted_extras, x.dtype).over(
         x,
         tuple(c.index_select(0, order) for c in carried),
@@ -161,13 +169,14 @@ class _Run:
         self.values: list[Any] = [None] * len(graph.nodes)
         self.programs: list[list] = [[] for _ in range(STATE + 1)]
         self.leaves: list[list] = [[] for _ in range(STATE + 1)]
-        self.at_once = all(graph.levels[i] <= STEP for i in graph.new_states)
+        self.at_once = all(graph.levels[i] <= STEP for i in (graph.output, *graph.new_states))
         for index, (node, level) in enumerate(zip(graph.nodes, graph.levels, strict=True)):
             if node.op in OPERATIONS:
                 evaluate, numbers = OPERATIONS[node.op].evaluate, dict(node.attributes)
                 if node.op == "where":
                     # Two plain numbers would otherwise come out in torch's default type.
                     evaluate = _where_of(dtype)
+                evaluate = _aligned(graph, node, evaluate)
                 self.programs[level].append((index, evaluate, node.args, numbers))
             elif node.op == "constant":
                 self.values[index] = node.attribute("value")
@@ -209,12 +218,13 @@ class _Run:
         """All steps at once, for an equation whose new states need no old one."""
         time, rows = x.shape[:2]
         ends = torch.tensor(lengths or [time] * rows, device=x.device)
-        real = (torch.arange(time, device=x.device).unsqueeze(-1) < ends).unsqueeze(-1)
-        states = [self.values[i] for i in self.graph.new_states]
+        real = torch.arange(time, device=x.device).unsqueeze(-1) < ends
+        out, *states = [self.values[i] for i in (self.graph.output, *self.graph.new_states)]
         if lengths is not None:
-            states = [torch.where(real, s, torch.zeros_like(s)) for s in states]
+            out, *states = [
+                torch.where(_onto(real, v), v, torch.zeros_like(v)) for v in (out, *states)
+            ]
         last = tuple(s[ends - 1, torch.arange(rows, device=x.device)] for s in states)
-        out = states[self.graph.new_states.index(self.graph.output)]
         return out, tuple(states) if return_states else None, last, {}
 
     def walk(self, x, carried, fresh, resets, return_states, lengths):
@@ -281,6 +291,30 @@ class _Run:
         return result
 
 
+def _aligned(graph: Graph, node: Node, evaluate):
+    """`evaluate` for an element-by-element operation on scalars of a row beside its vectors.
+
+    A scalar of a row has the shape (…, batch); what stands beside it has more axes behind.
+    """
+    rank = len(node.dims)
+    missing = [
+        rank - len(graph.nodes[a].dims) if graph.levels[a] != PARAMETER else 0 for a in node.args
+    ]
+    if OPERATIONS[node.op].arity == 1 or node.op in JOINING or not any(missing):
+        return evaluate
+
+    def aligned(*operands, **attributes):
+        return evaluate(
+            *[
+                v.reshape(*v.shape, *(1,) * axes) if axes else v
+                for v, axes in zip(operands, missing, strict=True)
+            ],
+            **attributes,
+        )
+
+    return aligned
+
+
 def _where_of(dtype: torch.dtype):
     def where(condition, one, other):
         if not isinstance(one, Tensor) and not isinstance(other, Tensor):
@@ -316,11 +350,15 @@ class _Past:
 
     def reset(self, states: list[Tensor], fresh: Carried, now: Tensor) -> list[Tensor]:
         """Put what is fresh into the rows that begin a segment now."""
-        now, rows = now.unsqueeze(-1), now.shape[0]
+        rows = now.shape[0]
         for name, line in self.lines.items():
             new = fresh[self.fresh_lines[name]][:rows].unbind(1)
-            self.lines[name] = [torch.where(now, f, v) for f, v in zip(new, line, strict=True)]
-        return [torch.where(now, f[:rows], s) for f, s in zip(fresh, states, strict=False)]
+            self.lines[name] = [
+                torch.where(_onto(now, v), f, v) for f, v in zip(new, line, strict=True)
+            ]
+        return [
+            torch.where(_onto(now, s), f[:rows], s) for f, s in zip(fresh, states, strict=False)
+        ]
 
 
 class _Ends:
@@ -353,7 +391,7 @@ def _alive(lengths: list[int], t: int, alive: int) -> int:
 
 def _padded(value: Tensor, rows: int) -> Tensor:
     missing = rows - value.shape[0]
-    return F.pad(value, (0, 0, 0, missing)) if missing else value
+    return F.pad(value, (0, 0) * (value.dim() - 1) + (0, missing)) if missing else value
 
 
 def _ages(resets: Tensor) -> Tensor:
@@ -370,4 +408,9 @@ def _delayed(value: Tensor, line: Tensor, steps: int, ages: Tensor | None) -> Te
     shifted = torch.cat([before, value])[:time]
     if ages is None:
         return shifted
-    return torch.where((ages >= steps).unsqueeze(-1), shifted, torch.zeros_like(shifted))
+    return torch.where(_onto(ages >= steps, shifted), shifted, torch.zeros_like(shifted))
+
+
+def _onto(mask: Tensor, value: Tensor) -> Tensor:
+    """A mask of rows, or of steps and rows, with the axes of `value` behind."""
+    return mask.reshape(*mask.shape, *(1,) * (value.dim() - mask.dim()))

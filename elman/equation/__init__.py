@@ -3,7 +3,7 @@
 `cell` traces a body into a `Graph`; from the graph everything else is derived.
 """
 
-from elman.equation.cell import Cell, Parameters, cell, delay, hyper_as_data
+from elman.equation.cell import Cell, Parameters, block_diagonal, cell, delay, hyper_as_data
 from elman.equation.graph import Counts, Graph, Input, Line, Node, Parameter, State
 from elman.equation.initial import INITIALISERS, initialise
 from elman.equation.operations import ACTIVATIONS, OPERATIONS, linear, softmax
@@ -24,6 +24,7 @@ __all__ = [
     "Parameter",
     "Parameters",
     "State",
+    "block_diagonal",
     "cell",
     "delay",
     "equation",

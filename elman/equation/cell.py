@@ -12,9 +12,9 @@ from torch import Tensor
 
 from elman.equation.graph import Graph, Initialiser
 from elman.equation.initial import check_initialiser
-from elman.equation.operations import ACTIVATIONS
+from elman.equation.operations import ACTIVATIONS, OPERATIONS
 from elman.equation.symbols import Symbol, indexed_name
-from elman.equation.trace import signature, trace
+from elman.equation.trace import Declared, Shaped, signature, trace
 from elman.errors import EquationError, InputError, nearest
 
 _past: ContextVar[dict[int, tuple] | None] = ContextVar("past", default=None)
@@ -39,7 +39,7 @@ class Cell:
         *,
         body: Callable | None = None,
         hyper: Mapping[str, Any] | None = None,
-        declared: Mapping[str, Mapping] | None = None,
+        declared: Declared | None = None,
         family: str = "",
         doc: str = "",
         source: str = "",
@@ -47,7 +47,7 @@ class Cell:
         self.graph = graph
         self.hyper = dict(hyper or {})
         self.family, self.doc, self.source = family, doc, source
-        self._body, self._declared = body, declared or {}
+        self._body, self._declared = body, declared or Declared()
         self._variants: dict[tuple, Cell] = {}
 
     @property
@@ -84,7 +84,7 @@ class Cell:
         Args:
             p: what hands out the parameters, such as `Parameters(tensors)`.
             x: the input, (input,).
-            states: the old states, each (size,).
+            states: the further inputs and the old states, in the body's order.
             past: for a cell with delays, by name the values before the one given, newest first:
                 x_{t−1}, x_{t−2}, … for an input and h_{t−2}, h_{t−3}, … for a state.
 
@@ -96,12 +96,14 @@ class Cell:
                 f"{self.name} was loaded from its equation and has no Python body to call; use "
                 "elman.Recurrent, or the reference backend, which evaluates the equation"
             )
-        names = (self.graph.inputs[0].name, *self.states)
+        names, _ = signature(self._body)
         history = {
-            id(value): (value, tuple((past or {}).get(name, ())), kind)
-            for name, value, kind in zip(
-                names, (x, *states), ("input", *("state" for _ in states)), strict=True
+            id(value): (
+                value,
+                tuple((past or {}).get(name, ())),
+                "state" if name in self.states else "input",
             )
+            for name, value in zip(names, (x, *states), strict=True)
         }
         token = _past.set(history)
         try:
@@ -197,17 +199,23 @@ def cell(body: Callable) -> Cell: ...
 @overload
 def cell(
     *,
-    sizes: Mapping[str, str] | None = None,
+    sizes: Mapping[str, Shaped] | None = None,
+    shapes: Mapping[str, Shaped] | None = None,
     init: Mapping[str, Initialiser] | None = None,
     initial: Mapping[str, float] | None = None,
+    inputs: Mapping[str, Shaped] | None = None,
+    output: bool | str = False,
     family: str = "",
 ) -> Callable[[Callable], Cell]: ...
 def cell(
     body: Callable | None = None,
     *,
-    sizes: Mapping[str, str] | None = None,
+    sizes: Mapping[str, Shaped] | None = None,
+    shapes: Mapping[str, Shaped] | None = None,
     init: Mapping[str, Initialiser] | None = None,
     initial: Mapping[str, float] | None = None,
+    inputs: Mapping[str, Shaped] | None = None,
+    output: bool | str = False,
     family: str = "",
 ) -> Cell | Callable[[Callable], Cell]:
     """Make a recurrent cell of a function that computes one step in plain torch.
@@ -217,12 +225,21 @@ def cell(
     `p.W @ v` is a matrix, any other `p.name` a vector. Keyword-only arguments with defaults are
     hyper-parameters. The equation is traced here, with the defaults.
 
+    A size is a name ("output"), or a part of one ("hidden/4"); a shape is a size for a vector, or
+    a tuple: () for a number, two sizes for a matrix.
+
     Args:
-        sizes: the size of a state (or of x) that is not "hidden" (or "input"), by name.
+        sizes: by name, the size of a state (or of x) that is not "hidden" (or "input"), or the
+            shape of a state that is a matrix.
+        shapes: the shape of a parameter, where its use leaves it open or it is a scalar.
         init: how parameters start, by name or by a pattern such as `b_*`: "uniform" (the
             default: torch.nn's, U(−1/√hidden, 1/√hidden)), "unit" (U(0, 1)), "identity",
             "orthogonal", "zeros", "ones", "xavier_uniform", "normal", or a number.
         initial: the constant with which a state starts; 0 if not given.
+        inputs: the arguments that are not states but further inputs of each step, such as the
+            time since the last one, {"dt": ()}, with their shapes.
+        output: true where an output that is no state stands first in what is returned; or its
+            size.
         family: a word that groups cells in listings.
 
     Returns:
@@ -244,11 +261,7 @@ def cell(
 
     Source: the form of the equations is that of the papers; see each cell's own.
     """
-    declared = {
-        "sizes": dict(sizes or {}),
-        "init": dict(init or {}),
-        "initial": dict(initial or {}),
-    }
+    declared = Declared(sizes or {}, shapes or {}, init or {}, initial or {}, inputs or {}, output)
 
     def make(body: Callable) -> Cell:
         if not inspect.isfunction(body):
@@ -262,9 +275,9 @@ def cell(
 
 
 def _traced(body, hyper, declared, family, doc, source) -> Cell:
-    for name, value in declared["init"].items():
+    for name, value in declared.init.items():
         check_initialiser(f"{body.__name__}: init of {name}", value)
-    graph = trace(body, hyper, declared["sizes"], declared["init"], declared["initial"])
+    graph = trace(body, hyper, declared)
     return Cell(
         graph, body=body, hyper=hyper, declared=declared, family=family, doc=doc, source=source
     )
@@ -324,6 +337,28 @@ def hyper_as_data(hyper: Mapping[str, Any]) -> dict[str, Any]:
         else value
         for key, value in hyper.items()
     }
+
+
+def block_diagonal(blocks, heads: int):
+    """The square matrix of a parameter's blocks, so that each head reads its own units only.
+
+    Of R with shape (hidden, hidden/heads) the k-th block of hidden/heads rows multiplies the k-th
+    part of the units: `elman.block_diagonal(p.R, heads) @ h`.
+
+    Args:
+        blocks: a parameter.
+        heads: the number of blocks, a whole number from 1 to 10,000 that divides hidden.
+
+    Example:
+        >>> import torch
+        >>> block_diagonal(torch.tensor([[1.0], [2.0]]), 2).tolist()
+        [[1.0, 0.0], [0.0, 2.0]]
+
+    Source: the heads of sLSTM in Beck et al. 2024, section 2.2.
+    """
+    if isinstance(blocks, Symbol):
+        return blocks.recorder.block_diagonal(blocks, heads)
+    return OPERATIONS["block_diagonal"].evaluate(blocks, heads)
 
 
 def delay(v, k: int):

@@ -90,6 +90,30 @@ def _layer_norm(recorder, input, normalized_shape=None, weight=None, bias=None, 
     return normal if bias is None else normal + bias
 
 
+def _dot(recorder, input, other):
+    return recorder.over_units("sum", recorder.elementwise("mul", input, other))
+
+
+def _transpose(recorder, input, dim0, dim1):
+    if {dim0, dim1} not in ({0, 1}, {-1, -2}):
+        recorder.fail(f"transpose swaps the two sizes of a matrix; got {dim0} and {dim1}")
+    return recorder.transpose(input)
+
+
+def _reduction(op: str) -> Callable:
+    def traced(recorder, input, dim=-1, keepdim=False):
+        if dim not in (-1, (-1,)) or keepdim:
+            recorder.fail(f"{op} runs over the last size, as in torch.{op}(v, -1), and drops it")
+        return recorder.over_units(op, input)
+
+    return traced
+
+
+def _bilinear(recorder, input1, input2, weight, bias=None):
+    result = recorder.bilinear(weight, input1, input2)
+    return result if bias is None else result + bias
+
+
 def _silu(recorder, input, inplace=False):
     return recorder.elementwise("mul", input, recorder.elementwise("sigmoid", input))
 
@@ -125,7 +149,15 @@ _define("divide true_divide", _plain("div"))
 _define("negative", _plain("neg"))
 _define("absolute", _plain("abs"))
 _define("expit", _plain("sigmoid"), method=False)
-_define("matmul mv", lambda recorder, input, other: recorder.matmul(input, other))
+_define("matmul mv mm", lambda recorder, input, other: recorder.matmul(input, other))
+_define("outer ger", lambda recorder, input, vec2: recorder.outer(input, vec2))
+_define("dot inner vdot", _dot)
+_define("t", lambda recorder, input: recorder.transpose(input))
+_define("transpose", _transpose)
+_define("sum", _reduction("sum"))
+_define("mean", _reduction("mean"))
+_define("unsqueeze", lambda recorder, input, dim: recorder.place(input, dim))
+_define("bilinear", _bilinear, method=False)
 _define("clamp clip", _clamp)
 _define("where", _plain("where"), method=False)
 _define("hardsigmoid", _with_numbers("hardsigmoid"), method=False)

@@ -6,12 +6,14 @@ graph knows sizes by name ("input", "hidden", …), never by number: the numbers
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from elman.equation.operations import OPERATIONS
+from elman.equation.sizes import Dims, names_in, number, shape_of
 from elman.errors import SizeError
 
 Initialiser = str | float
@@ -34,18 +36,18 @@ class Node(NamedTuple):
 
 
 class Parameter(NamedTuple):
-    """A trained tensor: a vector (one size) or a matrix (rows, columns), and how it starts."""
+    """A trained tensor and how it starts: a scalar (), vector, matrix (rows, columns), or more."""
 
     name: str
-    dims: tuple[str, ...]
+    dims: Dims
     init: Initialiser = "uniform"
 
 
 class State(NamedTuple):
-    """A value kept from step to step, and the constant it starts with."""
+    """A value kept from step to step, a vector or a matrix, and the constant it starts with."""
 
     name: str
-    size: str
+    dims: Dims
     initial: float = 0.0
 
 
@@ -53,7 +55,7 @@ class Input(NamedTuple):
     """A value from outside, new at each step, or one for a whole sequence (a dropout mask)."""
 
     name: str
-    size: str
+    dims: Dims
     varies: str = "step"
 
 
@@ -63,7 +65,7 @@ class Line(NamedTuple):
     kind: str
     name: str
     depth: int
-    size: str
+    dims: Dims
 
 
 class Counts(NamedTuple):
@@ -109,9 +111,8 @@ class Graph:
     def sizes(self) -> tuple[str, ...]:
         """The names of the sizes that a layer must give, "input" and "hidden" first."""
         names = {"input": None, "hidden": None}
-        names |= dict.fromkeys(i.size for i in self.inputs)
-        names |= dict.fromkeys(s.size for s in self.states)
-        names |= dict.fromkeys(d for p in self.parameters for d in p.dims)
+        for declared in (*self.inputs, *self.states, *self.parameters):
+            names |= dict.fromkeys(names_in(declared.dims))
         return tuple(names)
 
     @cached_property
@@ -127,10 +128,10 @@ class Graph:
                 name, steps = node.attribute("name"), node.attribute("steps")
                 deepest[name] = max(deepest.get(name, 0), steps)
         of_inputs = [
-            Line("input", i.name, deepest[i.name], i.size) for i in self.inputs if i.name in deepest
+            Line("input", i.name, deepest[i.name], i.dims) for i in self.inputs if i.name in deepest
         ]
         of_states = [
-            Line("state", s.name, deepest[s.name] - 1, s.size)
+            Line("state", s.name, deepest[s.name] - 1, s.dims)
             for s in self.states
             if s.name in deepest
         ]
@@ -155,16 +156,19 @@ class Graph:
                     f"{self.name}: the size {name!r} is {size!r}; it must be a whole number ≥ 1"
                 )
         for one, other in self.equal:
-            if sizes[one] != sizes[other]:
+            if number(one, sizes) != number(other, sizes):
                 raise SizeError(
                     f"{self.name}: the equation joins {one} and {other} element by element, so "
-                    f"both sizes must agree; got {one} {sizes[one]}, {other} {sizes[other]}"
+                    f"both sizes must agree; got {one} {number(one, sizes)}, {other} "
+                    f"{number(other, sizes)}"
                 )
+        for parameter in self.parameters:
+            shape_of(parameter.dims, sizes)
 
     def parameter_shapes(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
         """The shape of each parameter, by name, for sizes given as numbers."""
         self.check_sizes(sizes)
-        return {p.name: tuple(sizes[d] for d in p.dims) for p in self.parameters}
+        return {p.name: shape_of(p.dims, sizes) for p in self.parameters}
 
     def count(self, sizes: Mapping[str, int]) -> Counts:
         """Count parameters, and the arithmetic operations of one step of one row.
@@ -172,23 +176,19 @@ class Graph:
         A product of an (m, n) matrix counts 2·m·n, any other operation 1 an element (softmax 4,
         layer norm 7). Work on parameters alone is done once a call and not counted.
         """
-        parameters = 0
-        for shape in self.parameter_shapes(sizes).values():
-            total = 1
-            for size in shape:
-                total *= size
-            parameters += total
+        parameters = sum(math.prod(shape) for shape in self.parameter_shapes(sizes).values())
         operations = 0
         for node, level in zip(self.nodes, self.levels, strict=True):
             if node.op not in OPERATIONS or level == PARAMETER:
                 continue
-            elements = 1
-            for size in node.dims:
-                elements *= sizes[size]
-            if node.op == "matmul":
-                operations += 2 * elements * sizes[self.nodes[node.args[1]].dims[0]]
+            shapes = [shape_of(self.nodes[a].dims, sizes) for a in node.args]
+            if node.op in PRODUCTS:
+                operations += 2 * math.prod(shapes[0]) * math.prod(shapes[1][1:])
+            elif node.op == "bilinear":
+                operations += 3 * math.prod(shapes[0])
             else:
-                operations += OPERATIONS[node.op].cost * elements
+                largest = max(math.prod(shape_of(node.dims, sizes)), *map(math.prod, shapes))
+                operations += OPERATIONS[node.op].cost * largest
         return Counts(parameters, operations)
 
     def equation(self) -> list[str]:
@@ -236,20 +236,4 @@ class Graph:
 
 
 PARAMETER, SEQUENCE, STEP, STATE = range(4)
-
-
-def elementwise_dims(dims: list[tuple[str, ...]]) -> tuple[str, ...] | None:
-    """The named sizes of an element-by-element result, or None where the operands disagree.
-
-    Example:
-        >>> elementwise_dims([("hidden",), ()])
-        ('hidden',)
-        >>> elementwise_dims([("hidden",), ("input",)]) is None
-        True
-    """
-    result: tuple[str, ...] = ()
-    for each in dims:
-        if each and result and each != result:
-            return None
-        result = result or each
-    return result
+PRODUCTS = ("matmul", "matvec", "matmat")

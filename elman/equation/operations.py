@@ -75,6 +75,23 @@ def _clamp(v, low, high):
     return torch.clamp(v, low, high)
 
 
+def _matvec(matrix, vector):
+    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
+
+
+def _outer(column, row):
+    return column.unsqueeze(-1) * row.unsqueeze(-2)
+
+
+def _bilinear(tensor, one, other):
+    return torch.einsum("oij,...i,...j->...o", tensor, one, other)
+
+
+def _block_diagonal(blocks, heads):
+    """The square matrix with these blocks, (heads·m, n) read as heads blocks (m, n)."""
+    return torch.block_diag(*blocks.chunk(heads))
+
+
 def _minimum(a, b):
     """torch.minimum, which takes no plain numbers."""
     return torch.minimum(*_tensors(a, b))
@@ -90,7 +107,29 @@ def _tensors(a, b):
 
 
 OPERATIONS: dict[str, Operation] = {
+    # A matrix of parameters times a vector, the one product for all rows of a batch; a matrix that
+    # a row has for itself times a vector; a matrix times a matrix.
     "matmul": Operation(2, lambda w, v: F.linear(v, w), "{0} {1}", "{0} {1}", PRODUCT),
+    "matvec": Operation(2, _matvec, "{0} {1}", "{0} {1}", PRODUCT),
+    "matmat": Operation(2, torch.matmul, "{0} {1}", "{0} {1}", PRODUCT),
+    "transpose": Operation(1, lambda m: m.mT, "{0}ᵀ", r"{0}^{\top}", POWER, cost=0),
+    "outer": Operation(2, _outer, "{0} {1}ᵀ", r"{0} {1}^{\top}", PRODUCT),
+    "bilinear": Operation(
+        3, _bilinear, "bilinear({0}; {1}, {2})", r"{0}\left({1}, {2}\right)", CALL
+    ),
+    "block_diagonal": Operation(
+        1,
+        _block_diagonal,
+        "blocks({0})",
+        r"\operatorname{blocks}\left({0}\right)",
+        CALL,
+        {"heads": int},
+        0,
+    ),
+    "sum": Operation(1, lambda v: v.sum(-1), "sum({0})", r"\operatorname{sum}\left({0}\right)"),
+    "mean": Operation(1, lambda v: v.mean(-1), "mean({0})", r"\operatorname{mean}\left({0}\right)"),
+    "column": Operation(1, lambda v: v.unsqueeze(-1), "{0}", "{0}", CALL, cost=0),
+    "row": Operation(1, lambda v: v.unsqueeze(-2), "{0}ᵀ", r"{0}^{\top}", POWER, cost=0),
     "add": _infix(operator.add, "{0} + {1}", "{0} + {1}", SUM),
     "sub": _infix(operator.sub, "{0} − {1}", "{0} - {1}", SUM),
     "mul": _infix(operator.mul, "{0} ⊙ {1}", r"{0} \odot {1}", PRODUCT),
@@ -123,6 +162,9 @@ OPERATIONS: dict[str, Operation] = {
     "softmax": _function(_softmax, name="softmax", cost=4),
     "layer_norm": _function(_layer_norm, name="layer_norm", cost=7, eps=float),
 }
+
+# Operations of several operands that are not element by element.
+JOINING = ("matmul", "matvec", "matmat", "outer", "bilinear")
 
 LEAVES: dict[str, dict[str, type]] = {
     "input": {"name": str},

@@ -51,7 +51,7 @@ def with_layer_norm(graph: Graph) -> Graph:
         product = len(copy.nodes) - 1
         if node.op != "matmul":
             return product
-        matrix = copy.nodes[node.args[0]].attribute("name")
+        matrix = _name_of(copy.nodes, node.args[0])
         for suffix, init in (("gain", "ones"), ("bias", "zeros")):
             name = f"{matrix}_{suffix}"
             added[name] = Parameter(name, node.dims, init)
@@ -84,8 +84,8 @@ def with_recurrent_dropout(graph: Graph) -> Graph:
             matrix, vector = node.args
             if state.name not in masks:
                 name = f"dropout_{state.name}"
-                added[name] = Input(name, state.size, "sequence")
-                masks[state.name] = copy.add("input", dims=(state.size,), name=name)
+                added[name] = Input(name, state.dims, "sequence")
+                masks[state.name] = copy.add("input", dims=state.dims, name=name)
             if vector not in masked:
                 dims = copy.nodes[vector].dims
                 masked[vector] = copy.add("mul", vector, masks[state.name], dims=dims)
@@ -110,8 +110,8 @@ def with_zoneout(graph: Graph) -> Graph:
     one = copy.add("constant", value=1.0)
     inputs, new_states = list(graph.inputs), []
     for state, new in zip(graph.states, graph.new_states, strict=True):
-        name, dims = f"zoneout_{state.name}", (state.size,)
-        inputs.append(Input(name, state.size, "step"))
+        name, dims = f"zoneout_{state.name}", state.dims
+        inputs.append(Input(name, state.dims, "step"))
         z = copy.add("input", dims=dims, name=name)
         old = next(
             (
@@ -127,7 +127,9 @@ def with_zoneout(graph: Graph) -> Graph:
         moving = copy.add("sub", one, z, dims=dims)
         moved = copy.add("mul", moving, new, dims=dims)
         new_states.append(copy.add("add", kept, moved, dims=dims, label=state.name))
-    output = new_states[graph.new_states.index(graph.output)]
+    output = graph.output
+    if output in graph.new_states:
+        output = new_states[graph.new_states.index(output)]
     return replace(
         graph,
         nodes=tuple(copy.nodes),
@@ -135,6 +137,14 @@ def with_zoneout(graph: Graph) -> Graph:
         output=output,
         new_states=tuple(new_states),
     )
+
+
+def _name_of(nodes: list[Node], index: int) -> str:
+    """The first parameter that a matrix is made of."""
+    node = nodes[index]
+    while node.args:
+        node = nodes[node.args[0]]
+    return node.attribute("name")
 
 
 def _first_state_of_size(graph: Graph) -> list:
@@ -146,6 +156,6 @@ def _first_state_of_size(graph: Graph) -> list:
         if level == STATE and node.op in ("state", "delayed"):
             names = {node.attribute("name")}
         reads.append(names)
-        fitting = (s for s in graph.states if s.name in names and (s.size,) == node.dims)
+        fitting = (s for s in graph.states if s.name in names and s.dims == node.dims)
         result.append(next(fitting, None) if level > STEP else None)
     return result

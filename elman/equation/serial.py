@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, NoReturn
 
-from elman.equation.graph import Graph, Input, Node, Parameter, State, elementwise_dims
+from elman.equation.graph import PARAMETER, Graph, Input, Node, Parameter, State
 from elman.equation.initial import check_initialiser
 from elman.equation.operations import LEAVES, OPERATIONS
-from elman.equation.trace import NAME
+from elman.equation.sizes import NAME, SIZE, result_dims
 from elman.errors import FileError, InputError
 
 FORMAT = 1
@@ -31,8 +31,8 @@ def graph_to_json(graph: Graph) -> dict[str, Any]:
             }
             for node in graph.nodes
         ],
-        "inputs": [i._asdict() for i in graph.inputs],
-        "states": [s._asdict() for s in graph.states],
+        "inputs": [{**i._asdict(), "dims": list(i.dims)} for i in graph.inputs],
+        "states": [{**s._asdict(), "dims": list(s.dims)} for s in graph.states],
         "parameters": [{**p._asdict(), "dims": list(p.dims)} for p in graph.parameters],
         "output": graph.output,
         "new_states": list(graph.new_states),
@@ -53,20 +53,22 @@ def graph_from_json(data: Any) -> Graph:
         _bad(f"its format is {data['format']!r}, and this version reads format {FORMAT}")
     name = _name(data, "name", "the equation")
     inputs = tuple(
-        Input(_name(d, "name", "an input"), _name(d, "size", "an input"), _varies(d))
+        Input(_name(d, "name", "an input"), _dims(d, 2), _varies(d))
         for d in _list(data, "inputs", 1)
     )
     states = tuple(
-        State(_name(d, "name", "a state"), _name(d, "size", "a state"), _number(d, "initial"))
+        State(_name(d, "name", "a state"), _dims(d, 2), _number(d, "initial"))
         for d in _list(data, "states", 1)
     )
     parameters = tuple(
-        Parameter(_name(d, "name", "a parameter"), _dims(d, 2), _init(d))
+        Parameter(_name(d, "name", "a parameter"), _dims(d, 3), _init(d))
         for d in _list(data, "parameters")
     )
     _distinct([v.name for v in (*inputs, *states, *parameters)])
-    given = {("input", i.name): (i.size,) for i in inputs}
-    given |= {("state", s.name): (s.size,) for s in states}
+    if len(inputs[0].dims) != 1 or not all(s.dims for s in states):
+        _bad("x is not a vector, or a state is a plain number")
+    given = {("input", i.name): i.dims for i in inputs}
+    given |= {("state", s.name): s.dims for s in states}
     delayed = {k[1]: v for k, v in given.items()}
     given |= {("parameter", p.name): p.dims for p in parameters}
     nodes: list[Node] = []
@@ -79,16 +81,28 @@ def graph_from_json(data: Any) -> Graph:
     equal = tuple(_pair(pair) for pair in _list(data, "equal"))
     new_states = tuple(_index(i, nodes) for i in _list(data, "new_states", 1, kind=int))
     output = _index(_get(data, "output", int, "the equation"), nodes)
-    if len(new_states) != len(states) or output != new_states[0]:
-        _bad("it must give a new value for each state, and the first is the output")
+    if len(new_states) != len(states) or len(nodes[output].dims) != 1:
+        _bad("it must give a new value for each state, and a vector as its output")
     for state, index in zip(states, new_states, strict=True):
-        if nodes[index].dims != (state.size,):
-            _bad(f"the new {state.name} has sizes {nodes[index].dims}, not ({state.size!r},)")
+        if nodes[index].dims != state.dims:
+            _bad(f"the new {state.name} has sizes {nodes[index].dims}, not {state.dims}")
     graph = Graph(name, tuple(nodes), inputs, states, parameters, output, new_states, equal)
+    _check_levels(graph)
     used = {n.attribute("name") for n in nodes if n.op == "parameter"}
     if used != {p.name for p in parameters}:
         _bad("the parameters that it lists are not those that it uses")
     return graph
+
+
+def _check_levels(graph: Graph) -> None:
+    """Matrices of parameters stand where one product serves all rows; results vary with time."""
+    for node in graph.nodes:
+        if node.op == "matmul" and graph.levels[node.args[0]] != PARAMETER:
+            _bad("a product has a matrix that changes where it needs parameters")
+        if node.op in ("bilinear", "block_diagonal") and graph.levels[node.args[0]] != PARAMETER:
+            _bad(f"a {node.op} has a first operand that is not made of parameters")
+    if any(graph.levels[i] == PARAMETER for i in (graph.output, *graph.new_states)):
+        _bad("a new state is made of parameters alone")
 
 
 def cell_parts(data: Any) -> dict[str, Any]:
@@ -149,7 +163,7 @@ def _name(data: Any, key: str, what: str) -> str:
 
 def _dims(data: Any, most: int) -> tuple[str, ...]:
     dims = _get(data, "dims", list, "a value")
-    if len(dims) > most or not all(isinstance(d, str) and NAME.fullmatch(d) for d in dims):
+    if len(dims) > most or not all(isinstance(d, str) and SIZE.fullmatch(d) for d in dims):
         _bad(f"the sizes {str(dims)[:80]} are not up to {most} names")
     return tuple(dims)
 
@@ -221,6 +235,8 @@ def _node(entry: Any, position: int, states: set[str]) -> Node:
         (k, _number_in(given[k], k) if kind is float else _get(given, k, kind, f"node {position}"))
         for k, kind in schema.items()
     )
+    if op == "block_diagonal" and not 1 <= given["heads"] <= 10_000:
+        _bad(f"node {position} has {given['heads']} heads")
     if op == "delayed":
         name, steps = given["name"], given["steps"]
         if not (1 + (name in states)) <= steps <= 10_000:
@@ -228,7 +244,7 @@ def _node(entry: Any, position: int, states: set[str]) -> Node:
     label = _get(entry, "name", str, f"node {position}")
     if label and not NAME.fullmatch(label):
         _bad(f"node {position} is called {label[:80]!r}, which is no name")
-    return Node(op, args, attributes, _dims(entry, 2), label)
+    return Node(op, args, attributes, _dims(entry, 3), label)
 
 
 def _inferred(node: Node, nodes: list[Node], given: dict, delayed: dict) -> tuple[str, ...]:
@@ -246,13 +262,7 @@ def _inferred(node: Node, nodes: list[Node], given: dict, delayed: dict) -> tupl
     booleans = [o.op in OPERATIONS and OPERATIONS[o.op].boolean for o in operands]
     if booleans != [node.op == "where" and place == 0 for place in range(len(operands))]:
         _bad(f"a {node.op} has a comparison in the wrong place")
-    if node.op == "matmul":
-        if len(dims[0]) != 2 or dims[1] != dims[0][1:] or operands[0].op != "parameter":
-            _bad(f"a product of sizes {dims[0]} and {dims[1]}")
-        return dims[0][:1]
-    if any(len(d) > 1 for d in dims):
-        _bad(f"a matrix as operand of {node.op}")
-    joined = elementwise_dims(dims)
-    if not joined:
+    result = result_dims(node.op, dims, dict(node.attributes))
+    if result is None or all(o.op == "constant" for o in operands):
         _bad(f"the operands of {node.op} have sizes {dims}")
-    return joined
+    return result

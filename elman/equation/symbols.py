@@ -9,45 +9,15 @@ agree.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import torch
 
 from elman.equation.functions import FUNCTIONS, METHODS, NAMES
 from elman.equation.operations import OPERATIONS
+from elman.equation.sizes import Shape, Size
 from elman.errors import EquationError, nearest
-
-
-class Size:
-    """A size under unification: free, or with the name it was declared with."""
-
-    def __init__(self, name: str = ""):
-        self.name = name
-        self.parent: Size | None = None
-
-    def root(self) -> Size:
-        size = self
-        while size.parent is not None:
-            size = size.parent
-        return size
-
-
-class Shape:
-    """A shape under unification: unknown, or a tuple of sizes ((): a plain number)."""
-
-    def __init__(self, sizes: tuple[Size, ...] | None = None):
-        self.sizes = sizes
-        self.parent: Shape | None = None
-
-    def __getitem__(self, item) -> Shape:
-        """v.shape[-1:] in a body: the sizes stay what they are."""
-        return self
-
-    def root(self) -> Shape:
-        shape = self
-        while shape.parent is not None:
-            shape = shape.parent
-        return shape
 
 
 class Recorder:
@@ -59,7 +29,7 @@ class Recorder:
         self.shapes: list[Shape] = []
         self.known: dict[tuple, int] = {}
         self.parameters: dict[str, Symbol] = {}
-        self.equal: list[tuple[str, str]] = []
+        self.equal: list[tuple[Size, Size, str, str]] = []
 
     def fail(self, message: str) -> NoReturn:
         """Raise the error of the cell's line that is being traced."""
@@ -104,16 +74,16 @@ class Recorder:
             "numbers"
         )
 
-    def join_sizes(self, one: Size, other: Size, what: str) -> None:
+    def join_sizes(self, one: Size, other: Size) -> None:
         one, other = one.root(), other.root()
         if one is other:
             return
-        if one.name and other.name:
+        if one.fixed and other.fixed:
+            if one.name == other.name:
+                return
             # Both are named, as where x is multiplied with h: allowed, and the layer checks it.
-            if "hidden" in (one.name, other.name) and one.name != "hidden":
-                one, other = other, one
-            self.equal.append((other.name, one.name))
-        elif other.name:
+            self.equal.append((one, other, one.name, other.name))
+        if _standing(other) > _standing(one):
             one, other = other, one
         other.parent = one
 
@@ -128,14 +98,24 @@ class Recorder:
             other.parent = one
             return one
         if len(one.sizes) != len(other.sizes):
-            kinds = {0: "a number", 1: "a vector", 2: "a matrix"}
             self.fail(
-                f"{what} meets {kinds[len(one.sizes)]} and {kinds[len(other.sizes)]}; a parameter "
+                f"{what} meets {KINDS[len(one.sizes)]} and {KINDS[len(other.sizes)]}; a parameter "
                 "is a matrix where it stands before @ and a vector elsewhere, not both"
             )
+        if any(size.name == "1" for size in (*one.sizes, *other.sizes)):
+            return self.broadcast(one.sizes, other.sizes)
         for a, b in zip(one.sizes, other.sizes, strict=True):
-            self.join_sizes(a, b, what)
+            self.join_sizes(a, b)
         return one
+
+    def broadcast(self, one: tuple[Size, ...], other: tuple[Size, ...]) -> Shape:
+        """The shape of two of which a size "1" fits any other."""
+        result = []
+        for a, b in zip(one, other, strict=True):
+            if "1" not in (a.name, b.name):
+                self.join_sizes(a, b)
+            result.append(b if a.name == "1" else a)
+        return Shape(tuple(result))
 
     def elementwise(self, op: str, *operands: Any, **attributes: Any) -> Symbol:
         """A node whose operands are joined element by element; plain numbers fit anything."""
@@ -148,46 +128,120 @@ class Recorder:
                     else f"a comparison serves only as the first argument of torch.where, not {op}"
                 )
         if all(symbol.entry[0] == "constant" for symbol in symbols):
-            numbers = [
-                torch.tensor(dict(s.entry[2])["value"], dtype=torch.float64) for s in symbols
-            ]
-            return self.constant(OPERATIONS[op].evaluate(*numbers, **attributes).item())
+            values = [dict(s.entry[2])["value"] for s in symbols]
+            tensors = [torch.tensor(v, dtype=torch.float64) for v in values]
+            return self.constant(OPERATIONS[op].evaluate(*tensors, **attributes).item())
         shape = Shape(())
         for symbol in symbols:
-            if symbol.shape.sizes != ():
-                shape = symbol.shape if shape.sizes == () else self.join_shapes(
-                    shape, symbol.shape, op
-                )  # fmt: skip
+            if shape.sizes == ():
+                shape = symbol.shape
+            elif symbol.shape.sizes != ():
+                shape = self.join_shapes(shape, symbol.shape, op)
         return self.add(op, tuple(s.index for s in symbols), shape, **attributes)
+
+    def of_rank(self, value: Any, rank: int, what: str) -> tuple[Symbol, tuple[Size, ...]]:
+        """The value as a symbol of that many sizes, which it gets if it had none yet."""
+        symbol = self.lift(value, what)
+        if symbol.boolean:
+            self.fail(f"{what} cannot take a comparison")
+        sizes = symbol.shape.sizes
+        if sizes is not None and len(sizes) != rank:
+            hint = f"p.{symbol.name}" if symbol.is_parameter else "a value"
+            self.fail(
+                f"{what} needs {KINDS[rank]}, and {hint} is {KINDS[len(sizes)]}; give a parameter "
+                "that serves as two kinds a name for each"
+            )
+        if sizes is None:
+            sizes = tuple(Size() for _ in range(rank))
+            self.join_shapes(symbol.shape, Shape(sizes), what)
+        return symbol, sizes
 
     def matmul(self, left: Any, right: Any) -> Symbol:
         """p.W @ v: the matrix gets its columns from v, and rows that its other uses decide."""
-        if not isinstance(left, Symbol) or not left.is_parameter:
+        left, right = self.lift(left, "@"), self.lift(right, "@")
+        if right.shape.sizes is None and not self.of_parameters(left):
             self.fail(
-                "the left side of @ must be a parameter, as in p.W @ x; for an elementwise product "
-                "write *"
+                f"p.{right.name} after @ may be a vector or a matrix; say which with "
+                f"@elman.cell(shapes={{{right.name!r}: …}})"
             )
-        right = self.lift(right, "@")
-        if right.is_parameter or right.shape.sizes == () or right.boolean:
-            self.fail("the right side of @ must be an input, a state or a value made of them")
-        rows, columns = Size(), Size()
-        self.join_shapes(Shape((columns,)), right.shape, "the right side of @")
-        matrix = Shape((rows, columns))
         if left.shape.sizes is not None and len(left.shape.sizes) == 1:
+            if left.is_parameter:
+                self.fail(
+                    f"p.{left.name} stands before @ as a matrix, and elsewhere as a vector; give "
+                    "the two their own names"
+                )
             self.fail(
-                f"p.{left.name} stands before @ as a matrix, and elsewhere as a vector; give the "
-                "two their own names"
+                "the left side of @ is a vector; write * for an elementwise product, torch.dot for "
+                "a scalar product, p.W.T @ v for a product with a matrix"
             )
-        self.join_shapes(left.shape, matrix, f"p.{left.name} @")
-        return self.add("matmul", (left.index, right.index), Shape((rows,)))
+        rank = 2 if right.shape.sizes is None else len(right.shape.sizes)
+        left, (rows, columns) = self.of_rank(left, 2, "the left side of @")
+        right, inner = self.of_rank(right, max(1, min(rank, 2)), "the right side of @")
+        self.join_sizes(columns, inner[0])
+        op = "matmat" if rank == 2 else "matmul" if self.of_parameters(left) else "matvec"
+        return self.add(op, (left.index, right.index), Shape((rows, *inner[1:])))
+
+    def of_parameters(self, symbol: Symbol) -> bool:
+        """Whether a value is made of parameters and numbers alone."""
+        op, args, _ = symbol.entry
+        if args:
+            return all(self.of_parameters(Symbol(self, a)) for a in args)
+        return op in ("parameter", "constant")
+
+    def transpose(self, value: Any) -> Symbol:
+        matrix, (rows, columns) = self.of_rank(value, 2, ".T")
+        return self.add("transpose", (matrix.index,), Shape((columns, rows)))
+
+    def outer(self, column: Any, row: Any) -> Symbol:
+        column, rows = self.of_rank(column, 1, "torch.outer")
+        row, columns = self.of_rank(row, 1, "torch.outer")
+        return self.add("outer", (column.index, row.index), Shape(rows + columns))
+
+    def bilinear(self, tensor: Any, one: Any, other: Any) -> Symbol:
+        one, first = self.of_rank(one, 1, "bilinear")
+        other, second = self.of_rank(other, 1, "bilinear")
+        tensor, sizes = self.of_rank(tensor, 3, "the weight of bilinear")
+        for a, b in zip(sizes[1:], first + second, strict=True):
+            self.join_sizes(a, b)
+        return self.add("bilinear", (tensor.index, one.index, other.index), Shape(sizes[:1]))
+
+    def block_diagonal(self, blocks: Any, heads: int) -> Symbol:
+        if isinstance(heads, bool) or not isinstance(heads, int) or not 1 <= heads <= 10_000:
+            self.fail(
+                f"elman.block_diagonal needs a number of heads from 1 to 10,000; got {heads!r}"
+            )
+        symbol, (rows, part) = self.of_rank(blocks, 2, "elman.block_diagonal")
+        columns = Size()
+        self.join_sizes(Size(whole=columns, parts=heads), part)
+        return self.add("block_diagonal", (symbol.index,), Shape((rows, columns)), heads=heads)
 
     def over_units(self, op: str, value: Any, **attributes: Any) -> Symbol:
-        """A node that reduces over the units of a vector: softmax, layer norm."""
+        """A node over the last size of a value: softmax and layer norm keep it, a sum does not."""
         value = self.lift(value, op)
-        if value.is_parameter or value.shape.sizes == () or value.boolean:
-            self.fail(f"{op} needs a vector made of inputs or states")
-        shape = self.join_shapes(Shape((Size(),)), value.shape, op)
+        if value.is_parameter and value.shape.sizes is None:
+            value, _ = self.of_rank(value, 1, op)
+        if not value.shape.sizes or value.boolean:
+            self.fail(f"{op} needs a vector or a matrix")
+        shape = Shape(value.shape.sizes[:-1]) if op in ("sum", "mean") else value.shape
         return self.add(op, (value.index,), shape, **attributes)
+
+    def place(self, value: Any, axis: int) -> Symbol:
+        """v.unsqueeze(-1), the vector as a column, or v.unsqueeze(-2), as a row."""
+        vector, sizes = self.of_rank(value, 1, "unsqueeze")
+        one = Size("1")
+        if axis in (-1, 1):
+            return self.add("column", (vector.index,), Shape((*sizes, one)))
+        return self.add("row", (vector.index,), Shape((one, *sizes)))
+
+
+def _standing(size: Size) -> int:
+    """Which of two joined sizes gives the name: hidden, another name, a part, a free one."""
+    if not size.fixed:
+        return 0
+    return 1 if size.whole is not None else 3 if size.given == "hidden" else 2
+
+
+KINDS = {0: "a number", 1: "a vector", 2: "a matrix", 3: "a tensor of three sizes"}
 
 
 class Symbol:
@@ -209,6 +263,12 @@ class Symbol:
     @property
     def is_parameter(self) -> bool:
         return self.entry[0] == "parameter"
+
+    @property
+    def T(self) -> Symbol:  # torch's name
+        return self.recorder.transpose(self)
+
+    mT = T
 
     @property
     def boolean(self) -> bool:
@@ -324,6 +384,9 @@ class Symbol:
         self.recorder.fail("sizes are found by use and have no number here")
 
     def __getitem__(self, item):
+        for axis, spelled in ((-1, (slice(None), None)), (-2, (None, slice(None)))):
+            if item == spelled:
+                return self.recorder.place(self, axis)
         self.recorder.fail(
             "a value of the equation cannot be indexed; use a parameter for each part"
         )
@@ -341,19 +404,26 @@ class Symbol:
 
 
 class TracedParameters:
-    """The `p` of a traced body: hands out parameters where they are used."""
+    """The `p` of a traced body: hands out parameters where they are used.
+
+    `shapes` has the shapes, by parameter, that a declaration fixes.
+    """
 
     _recorder: Recorder
+    _shapes: Mapping[str, Shape]
 
-    def __init__(self, recorder: Recorder):
+    def __init__(self, recorder: Recorder, shapes: Mapping[str, Shape]):
         object.__setattr__(self, "_recorder", recorder)
+        object.__setattr__(self, "_shapes", shapes)
 
     def __getattr__(self, name: str) -> Symbol:
         if name.startswith("__"):
             raise AttributeError(name)
         recorder = self._recorder
         if name not in recorder.parameters:
-            recorder.parameters[name] = recorder.add("parameter", (), Shape(), name=name)
+            recorder.parameters[name] = recorder.add(
+                "parameter", (), self._shapes.get(name, Shape()), name=name
+            )
         return recorder.parameters[name]
 
     def __getitem__(self, key) -> Symbol:

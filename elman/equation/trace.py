@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import inspect
 import keyword
-import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from elman.equation.graph import PARAMETER, Graph, Initialiser, Input, Node, Parameter, State
-from elman.equation.symbols import Recorder, Shape, Size, Symbol, TracedParameters
+from elman.equation.sizes import NAME, SIZE, Shape, Size, as_dims
+from elman.equation.symbols import Recorder, Symbol, TracedParameters
 from elman.errors import EquationError, nearest
 
 # What a body may raise while it runs on symbols; anything else is not about the equation.
 BODY_ERRORS = (
     TypeError, AttributeError, ValueError, RuntimeError, NameError, LookupError, ArithmeticError,
 )  # fmt: skip
-NAME = re.compile(r"[^\W\d]\w{0,63}")
 
 
 def signature(body: Callable) -> tuple[list[str], dict[str, Any]]:
@@ -53,49 +53,92 @@ def where(body: Callable) -> tuple[str, int]:
     return code.co_filename, code.co_firstlineno
 
 
-def trace(
-    body: Callable,
-    hyper: Mapping[str, Any],
-    sizes: Mapping[str, str],
-    init: Mapping[str, Initialiser],
-    initial: Mapping[str, float],
-) -> Graph:
+Shaped = str | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What `elman.cell` was told besides the body.
+
+    Attributes:
+        sizes: the size of x or of a state by name, or its shape as a tuple.
+        shapes: the shape of a parameter by name, where use cannot show it.
+        init: initialisers by parameter name, or by a pattern that ends in *.
+        initial: initial constants by state.
+        inputs: the arguments that are further inputs of a step, with their shapes.
+        output: whether an output that is no state stands first in what is returned; or its size.
+    """
+
+    sizes: Mapping[str, Shaped] = field(default_factory=dict)
+    shapes: Mapping[str, Shaped] = field(default_factory=dict)
+    init: Mapping[str, Initialiser] = field(default_factory=dict)
+    initial: Mapping[str, float] = field(default_factory=dict)
+    inputs: Mapping[str, Shaped] = field(default_factory=dict)
+    output: bool | str = False
+
+
+def trace(body: Callable, hyper: Mapping[str, Any], declared: Declared) -> Graph:
     """Run `body` on symbols and return the graph of one step.
 
     Args:
-        body: the cell's function, of p, x and the states.
+        body: the cell's function, of p, x, further inputs and the states.
         hyper: a value for each of its keyword-only arguments.
-        sizes: the names of sizes other than "input" for x and "hidden" for the states.
-        init: initialisers by parameter name, or by a pattern that ends in *.
-        initial: initial values by state.
+        declared: what use cannot show.
 
     Raises:
         EquationError: what the body does cannot be written as a graph; names the line.
     """
     names, _ = signature(body)
     recorder = Recorder(body.__name__, *where(body))
+    _check_declared(recorder, names, declared)
     named: dict[str, Size] = {}
+
+    def shape(dims: Shaped) -> Shape:
+        return Shape(tuple(_size(recorder, size, named) for size in as_dims(dims)))
+
+    symbols = {}
     for name in names:
-        default = "input" if name == names[0] else "hidden"
-        named.setdefault(sizes.get(name, default), Size(sizes.get(name, default)))
-    for what, given in (("sizes", sizes), ("initial", initial)):
-        for name in given:
+        is_input = name == names[0] or name in declared.inputs
+        usual = declared.inputs.get(name, "input" if name == names[0] else "hidden")
+        given = shape(declared.sizes.get(name, usual))
+        symbols[name] = recorder.add("input" if is_input else "state", (), given, name=name)
+    shapes = {name: shape(dims) for name, dims in declared.shapes.items()}
+    p = TracedParameters(recorder, shapes)
+    returned, local = _run(recorder, body, p, list(symbols.values()), hyper)
+    states = {n: s for n, s in symbols.items() if s.entry[0] == "state"}
+    output, new_states = _returned(recorder, returned, states, declared)
+    if isinstance(declared.output, str):
+        recorder.join_shapes(output.shape, shape(declared.output), "the output")
+    return _graph(recorder, symbols, output, new_states, local, declared)
+
+
+def _size(recorder: Recorder, size: str, named: dict[str, Size]) -> Size:
+    """The size of a declared name, one for each name: "hidden", "hidden/4", "1"."""
+    if not isinstance(size, str) or not SIZE.fullmatch(size):
+        recorder.fail(f"{size!r} is no size; give a name, or a part such as 'hidden/4'")
+    if size not in named:
+        whole, _, parts = size.partition("/")
+        named[size] = (
+            Size(whole=_size(recorder, whole, named), parts=int(parts)) if parts else Size(size)
+        )
+    return named[size]
+
+
+def _check_declared(recorder: Recorder, names: list[str], declared: Declared) -> None:
+    for what in ("sizes", "initial", "inputs"):
+        for name in getattr(declared, what):
             if name not in names:
                 recorder.fail(
                     f"{what} names {name!r}, which is no argument of the body."
                     f"{nearest(name, names)} There are: {', '.join(names)}"
                 )
-    symbols = []
-    for name in names:
-        size = named[sizes.get(name, "input" if name == names[0] else "hidden")]
-        op = "input" if name == names[0] else "state"
-        symbols.append(recorder.add(op, (), Shape((size,)), name=name))
-    returned, local = _run(recorder, body, symbols, hyper)
-    new_states = _new_states(recorder, returned, symbols[1:], names[1:])
-    return _graph(recorder, names, symbols, new_states, local, init, initial)
+    if names[0] in declared.inputs:
+        recorder.fail(f"inputs names {names[0]!r}, which is the input already")
+    if set(names[1:]) <= set(declared.inputs):
+        recorder.fail("every argument is an input; a cell has at least one state")
 
 
-def _run(recorder: Recorder, body: Callable, symbols: list[Symbol], hyper: Mapping[str, Any]):
+def _run(recorder: Recorder, body: Callable, p, symbols: list[Symbol], hyper: Mapping[str, Any]):
     """Call the body; also catch its local names, which name the lines of the written equation."""
     local: dict[str, Any] = {}
 
@@ -106,7 +149,7 @@ def _run(recorder: Recorder, body: Callable, symbols: list[Symbol], hyper: Mappi
     before = sys.getprofile()
     sys.setprofile(watch)
     try:
-        return body(TracedParameters(recorder), *symbols, **hyper), local
+        return body(p, *symbols, **hyper), local
     except EquationError:
         raise
     except BODY_ERRORS as error:
@@ -129,38 +172,47 @@ def _line_of(error: BaseException, recorder: Recorder) -> int:
     return line
 
 
-def _new_states(recorder: Recorder, returned: Any, states: list[Symbol], names: list[str]):
-    values = returned if isinstance(returned, tuple) else (returned,)
-    wanted = "return " + ", ".join(names)
+def _returned(recorder: Recorder, returned: Any, states: dict[str, Symbol], declared: Declared):
+    """The output, and the new states, of what the body returned."""
+    values = list(returned) if isinstance(returned, tuple) else [returned]
+    names = [*(["the output"] if declared.output else []), *states]
+    wanted = "return " + ", ".join(n.replace("the output", "y") for n in names)
     if len(values) != len(names):
+        hint = ""
+        if not declared.output and len(values) == len(names) + 1:
+            hint = "; an output that is no state is declared, @elman.cell(output=True)"
         recorder.fail(
-            f"the body returns {len(values)} value(s); it has {len(names)} state(s), and returns "
-            f"the new value of each, in order: {wanted}"
+            f"the body returns {len(values)} value(s); it has {len(states)} state(s), and returns "
+            f"the new value of each, in order: {wanted}{hint}"
         )
-    for name, value, state in zip(names, values, states, strict=True):
+    for name, value in zip(names, values, strict=True):
+        what = name if name == "the output" else f"the new {name}"
         if not isinstance(value, Symbol) or value.recorder is not recorder:
-            recorder.fail(f"the new {name} is {type(value).__name__}, not a value; {wanted}")
+            recorder.fail(f"{what} is {type(value).__name__}, not a value; {wanted}")
         if value.boolean or value.shape.sizes == () or value.is_parameter:
             recorder.fail(
-                f"the new {name} must be a vector made of inputs or states, not a plain number, a "
+                f"{what} must be a vector made of inputs or states, not a plain number, a "
                 "comparison or a bare parameter"
             )
-        recorder.join_shapes(value.shape, state.shape, f"the new {name}")
-    return values
+        if name in states:
+            recorder.join_shapes(value.shape, states[name].shape, what)
+    if len(values[0].shape.sizes or ()) != 1:
+        recorder.fail("the output, which is the first that is returned, must be a vector")
+    return values[0], values[int(bool(declared.output)) :]
 
 
-def _graph(recorder, names, symbols, new_states, local, init, initial) -> Graph:
-    """Name the sizes, what stayed free "hidden"; keep the nodes that the new states need."""
+def _graph(recorder, symbols, output, new_states, local, declared) -> Graph:
+    """Name the sizes, what stayed free "hidden"; keep the nodes that are needed."""
 
     def dims(index: int) -> tuple[str, ...]:
         sizes = recorder.shapes[index].root().sizes
-        sizes = (Size(),) if sizes is None else sizes
-        return tuple(size.root().name or "hidden" for size in sizes)
+        return tuple(size.name for size in ((Size(),) if sizes is None else sizes))
 
-    keep = _needed(recorder, [s.index for s in (*symbols, *new_states)])
+    states = {n: s for n, s in symbols.items() if s.entry[0] == "state"}
+    keep = _needed(recorder, [s.index for s in (*symbols.values(), output, *new_states)])
     place = {index: position for position, index in enumerate(keep)}
     labels = {s.index: name for name, s in local.items() if isinstance(s, Symbol)}
-    labels |= {value.index: name for name, value in zip(names[1:], new_states, strict=True)}
+    labels |= {value.index: name for name, value in zip(states, new_states, strict=True)}
     nodes, parameters = [], []
     for index in keep:
         op, args, attributes = recorder.entries[index]
@@ -170,37 +222,44 @@ def _graph(recorder, names, symbols, new_states, local, init, initial) -> Graph:
             name = dict(attributes)["name"]
             if not NAME.fullmatch(name) or keyword.iskeyword(name):
                 recorder.fail(f"{name!r} cannot name a parameter; use letters, digits and _")
-            parameters.append(Parameter(name, dims(index), _initialiser(name, init)))
-    _check_names(recorder, names, parameters, init)
-    new = tuple(place[value.index] for value in new_states)
-    sizes = [dims(s.index)[0] for s in symbols]
-    states = tuple(
-        State(name, size, float(initial.get(name, 0.0)))
-        for name, size in zip(names[1:], sizes[1:], strict=True)
-    )
+            parameters.append(Parameter(name, dims(index), _initialiser(name, declared.init)))
+    _check_names(recorder, list(symbols), parameters, declared)
     graph = Graph(
         recorder.cell,
         tuple(nodes),
-        (Input(names[0], sizes[0]),),
-        states,
+        tuple(Input(n, dims(s.index)) for n, s in symbols.items() if n not in states),
+        tuple(
+            State(name, dims(symbol.index), float(declared.initial.get(name, 0.0)))
+            for name, symbol in states.items()
+        ),
         tuple(parameters),
-        new[0],
-        new,
-        tuple(recorder.equal),
+        place[output.index],
+        tuple(place[value.index] for value in new_states),
+        _equal(recorder),
     )
-    for state, index in zip(states, new, strict=True):
+    returned = dict(zip(states, graph.new_states, strict=True)) | {"output": graph.output}
+    for name, index in returned.items():
         if graph.levels[index] == PARAMETER:
-            recorder.fail(
-                f"the new {state.name} is made of parameters alone; it needs x or a state"
-            )
+            recorder.fail(f"the new {name} is made of parameters alone; it needs x or a state")
     return graph
 
 
-def _check_names(recorder, names, parameters, init) -> None:
-    for pattern in init:
+def _equal(recorder: Recorder) -> tuple[tuple[str, str], ...]:
+    """The pairs of sizes that were joined although each has a name: the lost name and the kept."""
+    pairs = []
+    for one, other, first, second in recorder.equal:
+        kept = {one.root().name, other.root().name}
+        pairs += [tuple(sorted({first, second}, key=lambda n: n in kept))]
+    return tuple(dict.fromkeys(pairs))
+
+
+def _check_names(recorder, names, parameters, declared) -> None:
+    for what, pattern in [("init", n) for n in declared.init] + [
+        ("shapes", n) for n in declared.shapes
+    ]:
         if not any(_matches(pattern, parameter.name) for parameter in parameters):
             recorder.fail(
-                f"init names {pattern!r}, and no parameter is called so."
+                f"{what} names {pattern!r}, and no parameter is called so."
                 f"{nearest(pattern, [q.name for q in parameters])} There are: "
                 f"{', '.join(q.name for q in parameters)}"
             )

@@ -78,6 +78,9 @@ def _lines(graph: Graph, notation: Notation) -> list[tuple[str, str]]:
         left = notation.at(state.name, 0)
         if labels.get(index) != left:
             lines.append((left, _operand(graph, index, labels, notation)[0]))
+    if graph.output not in (*graph.new_states, *labels):
+        left = notation.at("output", 0)
+        lines.append((left, _operand(graph, graph.output, labels, notation)[0]))
     return lines
 
 
@@ -151,6 +154,11 @@ def _needed(op: str, place: int, notation: Notation) -> int:
         "mul": PRODUCT,
         "div": PRODUCT + last,
         "matmul": PRODUCT + last,
+        "matvec": PRODUCT + last,
+        "matmat": PRODUCT + last,
+        "outer": PRODUCT + 1,
+        "transpose": CALL,
+        "row": CALL,
         "neg": PRODUCT,
         "pow": POWER + 1,
         "gt": SUM, "ge": SUM, "lt": SUM, "le": SUM,
