@@ -10,11 +10,12 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 
 from elman.errors import FileError
@@ -146,7 +147,7 @@ def training(
     axes.set_ylim(low - margin, high + margin)
     axes.set_ylabel(_unit(metric))
     _steps_axis(axes, steps)
-    axes.legend(frameon=False, loc="upper right")
+    _legend(axes, "upper right")
     _save(figure, path)
 
 
@@ -184,10 +185,9 @@ def gradients(
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(FuncFormatter(_minor_label))
-    axes.tick_params(axis="y", which="minor", labelsize=7)
     axes.set_ylabel("norm of the gradient (log scale)")
     _steps_axis(axes, steps)
-    axes.legend(frameon=False, loc="upper right")
+    _legend(axes, "upper right")
     _save(figure, path)
 
 
@@ -212,7 +212,7 @@ def addition(result: Result, path: str | Path) -> None:
     lower.set_xlabel("sums learned from" if result.base == 2 else "updates, 64 sums each")
     lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     end = float(result.updates[-1])
-    lower.set_xlim(0, end if result.base == 2 else min(end, 6.0 * result.fell))
+    lower.set_xlim(0, end if result.base == 2 else min(end, 3.0 * result.fell))
     _save(figure, path)
 
 
@@ -238,7 +238,8 @@ def _error_curves(axes: Axes, result: Result) -> None:
     axes.set_ylabel(unit)
     axes.set_ylim(bottom=0)
     axes.set_title("error on 1,000 held-out sums", fontsize=10, loc="left")
-    axes.legend(frameon=False, loc="upper right")
+    if result.told_error is not None:
+        _legend(axes, "upper right")
     _plain(axes)
 
 
@@ -264,16 +265,16 @@ def _swing_curves(axes: Axes, result: Result) -> None:
         fontsize=10,
         loc="left",
     )
-    axes.legend(frameon=False, loc="upper left")
+    if result.holders:
+        _legend(axes, "upper left" if result.base == 2 else "lower right")
     _plain(axes)
 
 
 def _swing_map(figure: Figure, axes: Axes, result: Result) -> None:
     order = np.argsort(-np.abs(result.swing[-1]), kind="stable")
-    edges = np.concatenate([result.updates[:-1], [result.updates[-1]]]).astype(float)
     units = len(order)
     mesh = axes.pcolormesh(
-        edges,
+        result.updates,
         np.arange(units + 1),
         result.swing[:-1, order].T,
         cmap="RdBu_r",
@@ -306,6 +307,10 @@ def _plain(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(visible=True, color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def _legend(axes: Axes, place: Literal["upper right", "upper left", "lower right"]) -> None:
+    axes.legend(loc=place, framealpha=0.9, edgecolor="none")
 
 
 def _steps_axis(axes: Axes, steps: np.ndarray) -> None:
@@ -359,6 +364,7 @@ def _shown(text: str) -> str:
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    for artist in figure.findobj(match=lambda artist: hasattr(artist, "set_fontfamily")):
-        artist.set_fontfamily(list(_fonts()))
+    for text in figure.findobj(Text):
+        if isinstance(text, Text):
+            text.set_fontfamily(list(_fonts()))
     figure.savefig(path, dpi=_DPI)

@@ -217,3 +217,27 @@ def test_float32_lstm_differentiates_twice_on_the_whole_stack():
     layer.backend = "reference"
     (first,) = torch.autograd.grad(layer(x)[0].pow(2).sum(), x, create_graph=True)
     assert_close(got, torch.autograd.grad(first.pow(2).sum(), list(layer.parameters())))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+@pytest.mark.parametrize("name", DROPINS)
+def test_auto_takes_the_reference_where_torchs_kernels_cannot_follow(name):
+    torch.manual_seed(0)
+    auto, reference = (getattr(elman, name)(3, 4, 2, backend=b) for b in ("auto", "reference"))
+    reference.load_state_dict(auto.state_dict())
+    x, tangent = torch.randn(2, 5, 2, 3)
+
+    def along(layer):
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(x, tangent)
+            return torch.autograd.forward_ad.unpack_dual(layer(dual)[0]).tangent
+
+    assert_same_bits(along(auto), along(reference))
+    many = torch.stack([x, tangent])
+    for transform in (
+        lambda f: torch.func.vmap(f)(many),
+        lambda f: torch.func.jvp(f, (x,), (tangent,))[1],
+        lambda f: torch.func.jacfwd(f)(x),
+        lambda f: torch.func.hessian(lambda x: f(x).pow(2).sum())(x[:2]),
+    ):
+        assert_same_bits(*(transform(lambda x, m=m: m(x)[0]) for m in (auto, reference)))

@@ -56,6 +56,15 @@ def test_rates_recommended_for_another_optimiser_do_not_count():
     assert (options.lr, options.weight_decay, options.ema) == (0.5, 0.0, 0.1)
 
 
+def test_a_recommended_end_stands_beside_minutes_only():
+    recommended = {"epochs": 30.0}
+    options = resolve({"minutes": 3.0}, recommended)
+    assert (options.minutes, options.epochs) == (3.0, 30.0)
+    assert resolve({}, recommended).epochs == 30.0
+    assert resolve({"steps": 9}, recommended).epochs is None
+    assert resolve({"epochs": 99.0}, recommended).epochs == 99.0
+
+
 def test_no_budget_is_five_minutes():
     assert budget({}).minutes == 5.0
     assert budget({"epochs": 2.0}).minutes is None

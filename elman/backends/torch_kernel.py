@@ -240,7 +240,8 @@ class _Twice(torch.autograd.Function):
         saved = ctx.saved_tensors
         needed = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():
-            inner, outs = saved, _again(*ctx.call, saved)
+            kernel, shape, count = ctx.call
+            inner, outs = saved, _again(kernel, shape, count, saved)
         else:
             inner, outs = ctx.inner, ctx.outs
         pairs = [(o, g) for o, g in zip(outs, grads, strict=True) if g is not None]

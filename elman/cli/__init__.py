@@ -19,6 +19,8 @@ from elman.cli import cells, demo, evaluate, generate, score, train
 from elman.cli.usage import UsageError, explain
 from elman.errors import ElmanError
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
@@ -91,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = command.main(given, prog_name="elman", standalone_mode=False)
         sys.stdout.flush()
+        if code == _INTERRUPTED:  # which typer makes of a KeyboardInterrupt, without a word
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
         return _reader_left()
@@ -99,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ElmanError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted; nothing was left half-written.", 130)
+        return _fail("interrupted; nothing was left half-written.", _INTERRUPTED)
     except UnicodeDecodeError as error:
         return _fail(f"standard input: not UTF-8 at byte {error.start}.", 2)
     except Exception as error:  # the edge of the program: the user gets a line, not a traceback

@@ -25,7 +25,7 @@ _TEXTS = {
     "en": ("english.txt", "Jane Austen, Pride and Prejudice, 1813"),
     "zh": ("chinese.txt", "3,744 poems of the Tang dynasty (全唐詩)"),
 }
-_PROMPTS = {"en": ("", "Mr. Darcy ", "“I am ", "It is a truth "), "zh": ("", "春", "明月", "江")}
+_PROMPTS = {"en": ("", "Mr. Darcy ", '"I am ', "It is a truth "), "zh": ("", "春", "明月", "江")}
 _PAIRS = {
     "en": ("She was very glad to see him.", "She were very glad to see him."),
     "zh": ("明月照江水，", "月明水照江，"),

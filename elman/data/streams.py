@@ -22,8 +22,7 @@ class Streams:
         ids: the text, (N,), N > window.
         streams: number of rows B, >= 1.
         window: tokens a row and batch T, >= 1.
-        restart: probability, for each row and batch, that the state is to be forgotten. A model
-            thus learns to begin from nothing, as it must when it scores a sentence.
+        restart: probability, for each row and batch, that the state is to be forgotten.
         seed: seed of the restarts, >= 0.
 
     Raises:

@@ -15,6 +15,7 @@ from elman import equation
 from elman.backends import reference, torch_kernel
 from elman.backends.call import Call, Carried, Result
 from elman.backends.choose import Choice, choose
+from elman.backends.torch_kernel import Kernel
 from elman.equation import Cell, Graph
 from elman.errors import InputError, nearest
 from elman.layers import checks
@@ -197,7 +198,8 @@ class RecurrentLayer(nn.Module):
                         name = f"initial_{state.name}_l{layer}{DIRECTIONS[direction]}"
                         getattr(self, name).fill_(state.initial)
         for linear in self.dense or ():
-            linear.reset_parameters()
+            if isinstance(linear, nn.Linear):
+                linear.reset_parameters()
 
     def initial_carried(self, batch: int, like: Tensor) -> list[Carried]:
         """What each layer and direction starts a sequence with: constants, or learned states."""
@@ -228,7 +230,7 @@ class RecurrentLayer(nn.Module):
         x: Tensor | PackedSequence,
         state: Tensor | Sequence[Tensor] | None,
         lengths: Tensor | Sequence[int] | None,
-        resets: Tensor | None,
+        resets: Tensor | PackedSequence | None,
         return_states: bool | str,
     ):
         if return_states not in (False, True, "layers"):
@@ -257,6 +259,13 @@ class RecurrentLayer(nn.Module):
 
     def _choose(self, resets: bool, return_states: bool) -> Choice:
         return choose(self.owner, self.backend, self._obstacles(resets, return_states))
+
+    def _torch_kernel(self) -> Kernel:
+        """torch's kernel for the equation in the present mode."""
+        kernel = self._kernels[self.training]
+        if kernel is None:
+            raise InputError(f"{self.owner}: torch has no kernel for {self.cell.name!r}")
+        return kernel
 
     def _obstacles(self, resets: bool, return_states: bool) -> list[str]:
         """What keeps torch's kernel from a call in the present mode, each a phrase."""
@@ -306,7 +315,7 @@ class RecurrentLayer(nn.Module):
             for weight in self.stacked_parameters(layer, direction)
         ]
         out, *last = torch_kernel.run_stack(
-            self._kernels[self.training],
+            self._torch_kernel(),
             x,
             self._whole_state(x, state, batched, batch_first),
             weights,
@@ -346,11 +355,10 @@ class RecurrentLayer(nn.Module):
         """Layer after layer, direction after direction, on the chosen backend."""
         graph = self.cell.graph
         batch, batched = got.x.shape[1], got.form.kind != UNBATCHED
-        fresh = None
-        if state is None or got.resets is not None:
-            fresh = self.initial_carried(batch, got.x)
-        carried = fresh
-        if state is not None:
+        fresh = None if got.resets is None else self.initial_carried(batch, got.x)
+        if state is None:
+            carried = fresh or self.initial_carried(batch, got.x)
+        else:
             carried = read_state(
                 self.owner, graph, self._sizes, self.directions, state, got.x, batched=batched
             )
@@ -358,7 +366,7 @@ class RecurrentLayer(nn.Module):
             self._plan(),
             got,
             carried,
-            fresh if got.resets is not None else None,
+            fresh,
             partial(self._run_place, choice),
             return_states=bool(return_states),
         )
@@ -397,7 +405,7 @@ class RecurrentLayer(nn.Module):
         layer, direction = divmod(place, self.directions)
         if choice.backend == "torch":
             weights = self.stacked_parameters(layer, direction)
-            kernel, twice = self._kernels[self.training], self.backend == "auto"
+            kernel, twice = self._torch_kernel(), self.backend == "auto"
             return self.learning.walk(partial(torch_kernel.run, kernel, weights, twice), call)
         parameters = self.equation_parameters(layer, direction)
         run = partial(_run_reference, self._graphs[self.training], parameters)
@@ -405,7 +413,7 @@ class RecurrentLayer(nn.Module):
 
     def _dense(self, out: Tensor) -> Tensor:
         activation = equation.ACTIVATIONS[self.dense_activation]
-        for linear in self.dense:
+        for linear in self.dense or ():
             out = activation(linear(out))
         return out
 

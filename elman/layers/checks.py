@@ -51,8 +51,9 @@ def check_flag(owner: str, name: str, value: object) -> None:
 
 def check_probability(owner: str, name: str, value: object, *, one: bool = False) -> float:
     """Check a probability in [0, 1), or [0, 1] where `one` may be had; return it as a float."""
-    right = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not right or not 0 <= value <= 1 or (value == 1 and not one):
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    given = float(value) if number else -1.0
+    if not 0 <= given <= 1 or (given == 1 and not one):
         limit = "[0, 1]" if one else "[0, 1)"
         first = ""
         if name == "dropout":
@@ -61,7 +62,7 @@ def check_probability(owner: str, name: str, value: object, *, one: bool = False
                 "element being zeroed. "
             )
         raise InputError(f"{first}{owner}: {name} is {value!r}; give a number in {limit}")
-    return float(value)
+    return given
 
 
 def check_dropout(owner: str, dropout: object, num_layers: int) -> float:
@@ -155,13 +156,13 @@ def _batched(batch_first: bool) -> str:
     return "(batch, time, input)" if batch_first else "(time, batch, input)"
 
 
-def check_lengths(owner: str, lengths: object, time: int, batch: int, device: torch.device):
-    """Check the real lengths of the rows and return them as an int64 tensor, or None if not given.
+def check_lengths(
+    owner: str, lengths: object, time: int, batch: int, device: torch.device
+) -> Tensor:
+    """Check the real lengths of the rows and return them as an int64 tensor.
 
     Every length is at least 1 and at most the number of steps of the input.
     """
-    if lengths is None:
-        return None
     try:
         tensor = torch.as_tensor(lengths, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -186,10 +187,10 @@ def check_lengths(owner: str, lengths: object, time: int, batch: int, device: to
     return tensor
 
 
-def check_resets(owner: str, resets: Tensor | None, shape: tuple[int, ...]) -> None:
-    """Check the marks of segment starts: booleans, shaped as x without its features."""
+def check_resets(owner: str, resets: object, shape: tuple[int, ...]) -> Tensor | None:
+    """Check the marks of segment starts, booleans shaped as x without its features; return them."""
     if resets is None:
-        return
+        return None
     if not isinstance(resets, Tensor) or resets.dtype != torch.bool:
         got = resets.dtype if isinstance(resets, Tensor) else type(resets).__name__
         raise ArgumentTypeError(
@@ -200,6 +201,7 @@ def check_resets(owner: str, resets: Tensor | None, shape: tuple[int, ...]) -> N
             f"{owner}: resets has shape {tuple(resets.shape)}; expected {shape}, as x without its "
             "features"
         )
+    return resets
 
 
 def check_state_dims(owner: str, state: tuple[Tensor, ...], *, batched: bool) -> None:

@@ -68,7 +68,7 @@ class _Stacked(RecurrentLayer):
         """torch.nn's tensors of one layer and direction, in its order."""
         rows = len(self._kernel.gates) * self.hidden_size
         width = self._sizes[layer]["input"]
-        shapes = {
+        shapes: dict[str, tuple[int, ...]] = {
             "weight_ih": (rows, width),
             "weight_hh": (rows, self.proj_size or self.hidden_size),
         }
@@ -115,7 +115,7 @@ class _Stacked(RecurrentLayer):
         input: Tensor | PackedSequence,
         hx: Tensor | Sequence[Tensor] | None = None,
         lengths: Tensor | Sequence[int] | None = None,
-        resets: Tensor | None = None,
+        resets: Tensor | PackedSequence | None = None,
         return_states: bool | str = False,
     ):
         """Run over a sequence; see `Recurrent.forward`. `input` and `hx` are torch.nn's names."""

@@ -32,7 +32,7 @@ class Form:
         if self.kind == UNBATCHED:
             return sequence.squeeze(1)
         if self.packed is not None:
-            data = sequence[self.indices()]
+            data = sequence[packed_places(self.packed)]
             return PackedSequence(data, *self.packed[1:])
         return sequence
 
@@ -48,18 +48,17 @@ class Form:
         """
         if self.packed is None:
             return torch.dropout(sequence, p, True)
-        where = self.indices()
+        where = packed_places(self.packed)
         mask = torch.dropout(torch.ones_like(sequence[where]), p, True)
         return sequence * torch.zeros_like(sequence).index_put(where, mask)
 
-    def indices(self) -> tuple[Tensor, Tensor]:
-        """For each packed entry its step and its row in the padded tensor."""
-        _, batch_sizes, sorted_indices, _ = self.packed
-        rows = torch.cat([torch.arange(int(n)) for n in batch_sizes])
-        steps = torch.repeat_interleave(torch.arange(len(batch_sizes)), batch_sizes)
-        device = self.packed.data.device
-        rows, steps = rows.to(device), steps.to(device)
-        return steps, rows if sorted_indices is None else sorted_indices[rows]
+
+def packed_places(packed: PackedSequence) -> tuple[Tensor, Tensor]:
+    """For each packed entry its step and its row in the padded tensor."""
+    data, batch_sizes, sorted_indices, _ = packed
+    rows = torch.cat([torch.arange(int(n)) for n in batch_sizes]).to(data.device)
+    steps = torch.repeat_interleave(torch.arange(len(batch_sizes)), batch_sizes).to(data.device)
+    return steps, rows if sorted_indices is None else sorted_indices[rows]
 
 
 @dataclass(frozen=True)
@@ -86,22 +85,23 @@ def given(
     if isinstance(x, PackedSequence):
         return _from_packed(owner, x, lengths, resets, input_size=input_size, dtype=dtype)
     checks.check_input(owner, x, input_size, dtype, batch_first=batch_first)
-    checks.check_resets(owner, resets, tuple(x.shape[:-1]))
+    marks = checks.check_resets(owner, resets, tuple(x.shape[:-1]))
     if x.dim() == 2:
         form = Form(UNBATCHED)
         x = x.unsqueeze(1)
-        resets = None if resets is None else resets.unsqueeze(1)
+        marks = None if marks is None else marks.unsqueeze(1)
     elif batch_first:
         form = Form(BATCH_FIRST)
         x = x.transpose(0, 1)
-        resets = None if resets is None else resets.transpose(0, 1)
+        marks = None if marks is None else marks.transpose(0, 1)
     else:
         form = Form(TIME_FIRST)
-    if lengths is not None:
-        lengths = checks.check_lengths(owner, lengths, x.shape[0], x.shape[1], x.device)
-        # Whatever stands in the padding must reach no result and no gradient.
-        x = x.masked_fill(~real_steps(x.shape[0], lengths).unsqueeze(-1), 0)
-    return Given(x, lengths, resets, form)
+    if lengths is None:
+        return Given(x, None, marks, form)
+    real = checks.check_lengths(owner, lengths, x.shape[0], x.shape[1], x.device)
+    # Whatever stands in the padding must reach no result and no gradient.
+    x = x.masked_fill(~real_steps(x.shape[0], real).unsqueeze(-1), 0)
+    return Given(x, real, marks, form)
 
 
 def _from_packed(
@@ -131,11 +131,11 @@ def _from_packed(
             f"{input_size}"
         )
     form = Form(PACKED, packed)
-    padded, lengths = torch.nn.utils.rnn.pad_packed_sequence(packed)
+    padded, real = torch.nn.utils.rnn.pad_packed_sequence(packed)
     if isinstance(resets, PackedSequence):
         resets = torch.nn.utils.rnn.pad_packed_sequence(resets)[0]
-    checks.check_resets(owner, resets, tuple(padded.shape[:-1]))
-    return Given(padded, lengths.to(data.device), resets, form)
+    marks = checks.check_resets(owner, resets, tuple(padded.shape[:-1]))
+    return Given(padded, real.to(data.device), marks, form)
 
 
 def reverse(sequence: Tensor, lengths: Tensor | None) -> Tensor:

@@ -155,14 +155,14 @@ class Recurrent(RecurrentLayer):
         return {name: getattr(self, name + end) for name in self._graph_parameters}
 
     def stacked_parameters(self, layer: int, direction: int) -> list[Tensor]:
-        return self._kernels[self.training].stack(self.equation_parameters(layer, direction))
+        return self._torch_kernel().stack(self.equation_parameters(layer, direction))
 
     def forward(
         self,
         x: Tensor | PackedSequence,
         state: Tensor | Sequence[Tensor] | None = None,
         lengths: Tensor | Sequence[int] | None = None,
-        resets: Tensor | None = None,
+        resets: Tensor | PackedSequence | None = None,
         return_states: bool | str = False,
     ):
         """Run over a sequence.

@@ -22,6 +22,10 @@ class _StackedCell(nn.Module):
     """What the three share: torch.nn's stacked parameters of one step."""
 
     nonlinearity: str
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor
+    bias_hh: Tensor
 
     def _build(
         self,
@@ -52,7 +56,10 @@ class _StackedCell(nn.Module):
         self._graph = equation.with_zoneout(graph) if zoneout else graph
         self._added = tuple(p for p in self._graph.parameters if p.name not in plain)
         rows = len(kernel.gates) * hidden_size
-        shapes = {"weight_ih": (rows, input_size), "weight_hh": (rows, hidden_size)}
+        shapes: dict[str, tuple[int, ...]] = {
+            "weight_ih": (rows, input_size),
+            "weight_hh": (rows, hidden_size),
+        }
         for name in ("bias_ih", "bias_hh"):
             if bias:
                 shapes[name] = (rows,)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from elman import equation
+from elman.backends.call import Carried
 from elman.backends.reference import Step
 from elman.errors import InputError
 from elman.layers import checks
@@ -46,15 +47,16 @@ class Stepper:
 
     def reset(self, state: Tensor | Sequence[Tensor] | None = None) -> None:
         """Start anew, with the layer's initial state or with the one given."""
-        self._given, self._carried, self._batched = state, None, True
-        self._masks: list[dict[str, Tensor]] | None = None
-        self._steps: list[Step] | None = None
-        self._count = 0
+        self._given, self._batched, self._count = state, True, 0
+        self._carried: list[Carried] = []
+        self._masks: list[dict[str, Tensor]] = []
+        self._steps: list[Step] = []
+        self._prepared = False
 
     @property
     def state(self):
         """The state in the layer's form; None before the first step if none was given."""
-        if self._carried is None:
+        if not self._carried:
             return self._given
         parts = write_state(self._layer.cell.graph, self._carried, 1)
         parts = parts if self._batched else tuple(p.squeeze(1) for p in parts)
@@ -62,8 +64,7 @@ class Stepper:
 
     def detach(self) -> None:
         """Cut the gradient here; the values stay."""
-        if self._carried is not None:
-            self._carried = [tuple(c.detach() for c in carried) for carried in self._carried]
+        self._carried = [tuple(c.detach() for c in carried) for carried in self._carried]
 
     def __call__(self, x: Tensor) -> Tensor:
         """One step.
@@ -78,7 +79,7 @@ class Stepper:
         self._check(x)
         batched = x.dim() == 2
         x = x if batched else x.unsqueeze(0)
-        if self._carried is None:
+        if not self._carried:
             self._start(x, batched)
         window = layer.learning.window
         if window and self._count and self._count % window == 0:
@@ -116,7 +117,7 @@ class Stepper:
                 f"{layer.input_size}) or ({layer.input_size},)"
             )
         checks.check_dtype(layer.owner, x, layer._weight().dtype)
-        if self._carried is None:
+        if not self._carried:
             return
         batch = self._carried[0][0].shape[0]
         if (x.dim() == 2) != self._batched or (x.dim() == 2 and shape[0] != batch):
@@ -128,7 +129,7 @@ class Stepper:
 
     def _start(self, x: Tensor, batched: bool) -> None:
         layer = self._layer
-        self._batched, self._masks = batched, []
+        self._batched = batched
         if self._given is None:
             self._carried = layer.initial_carried(x.shape[0], x)
             return
@@ -145,7 +146,7 @@ class Stepper:
     def _programs(self, graph: equation.Graph) -> list[Step]:
         """The step of each layer. Without gradients the parameters are prepared only once."""
         layer = self._layer
-        if self._steps is None or torch.is_grad_enabled() or self._prepared != layer.training:
+        if not self._steps or torch.is_grad_enabled() or self._prepared != layer.training:
             self._steps = [
                 Step(graph, layer.equation_parameters(i, 0)) for i in range(layer.num_layers)
             ]

@@ -118,9 +118,10 @@ def _backwards(place: int, call: Call, run: RunPlace) -> Result:
     )
     carried = result.carried
     if resets is not None:
+        # A reset comes with what to become.
         carried = tuple(
             torch.where(resets[0].view(-1, *[1] * (c.dim() - 1)), f, c)
-            for c, f in zip(carried, call.fresh, strict=True)
+            for c, f in zip(carried, call.fresh or (), strict=True)
         )
     states = result.states and tuple(reverse(s, lengths) for s in result.states)
     return Result(reverse(result.out, lengths), carried, states)

@@ -85,11 +85,11 @@ class Console:
 def _make_bar() -> Progress:
     """Make the bar; rich is loaded only here."""
     import rich.console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
     return Progress(
-        TaskProgressColumn(),
-        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:3.0f}%"),
+        BarColumn(bar_width=8),
         TextColumn("{task.fields[text]}", markup=False),
         console=rich.console.Console(stderr=True),
         auto_refresh=False,

@@ -324,6 +324,7 @@ class Loop:
             pace = (time.monotonic() - self._lap[0]) / max(done, 1)
             left = 60.0 * self.options.minutes - self.seconds()
             steps = self.position.step + round(max(left, 0.0) / max(pace, 1e-6))
+            steps = steps if self._steps is None else min(steps, self._steps)
         if not steps:
             return 1.0
         return min(1.0, max(_LEAST_PART, steps / (4 * self.task.steps_per_epoch)))
@@ -394,10 +395,9 @@ class Loop:
             left = 60.0 * self.options.minutes - self.seconds()
         scale, unit = self.unit()
         loss = self._recent or 0.0
-        parts = [f"step {position.step}", f"loss {loss:.3f}"]
-        parts.append(f"{bits(loss * scale):.2f} bits/{unit}")
+        parts = [f"loss {loss:.3f}", f"{bits(loss * scale):.2f} bits/{unit}"]
         if position.metrics:
-            parts.append(f"validation {position.metrics[self.task.metric]:.3f}")
+            parts.append(f"valid {position.metrics[self.task.metric]:.3f}")
         parts += [f"{amount(self._tokens_per_second())} tokens/s", f"{duration(left)} left"]
         self.console.draw(progress, "  ".join(parts))
 

@@ -162,6 +162,9 @@ def resolve(
         for name in _OF_OPTIMIZER:
             recommended.pop(name, None)
     own = _OWN.get(optimizer, {})
+    if given.get("steps") is not None or given.get("epochs") is not None:
+        for name in BUDGET:  # a length that was asked for is not cut short by advice
+            recommended.pop(name, None)
     limits = {name: value for name, value in vars(budget(given)).items() if value is not None}
     merged = {**own, **recommended, **given, **limits}
     if optimizer not in _DECAYS_WEIGHTS:

@@ -258,7 +258,7 @@ def _describe(options: TrainingOptions) -> str:
     if options.optimizer == "muon":
         rates += f" (matrices {options.muon_lr:g})"
     parts = [
-        f"training: {', '.join(limits) or '0 steps'}",
+        f"training: {', at most '.join(limits) or '0 steps'}",
         f"{options.optimizer}, {rates}, {options.schedule}",
         f"precision {options.precision} on {options.device}",
         f"seed {options.seed}",

@@ -6,7 +6,7 @@ Other bases take one-hot digits and a softmax a digit.
 """
 
 from elman.tasks.addition.carry import Holder
-from elman.tasks.addition.learn import learn
+from elman.tasks.addition.learning import learn
 from elman.tasks.addition.result import Result
 
 __all__ = ["Holder", "Result", "learn"]

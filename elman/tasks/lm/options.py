@@ -44,7 +44,8 @@ class LMOptions(TaskOptions):
         initial_state: "zeros" or "learned".
         window: tokens of one truncated window.
         streams: parallel streams (the batch).
-        restart: probability, for each stream and window, that the state is forgotten.
+        restart: probability, for each stream and window, that the state is forgotten. On
+            tiny-shakespeare it gained nothing, neither on running text nor on single sentences.
         min_count: tokens seen less often in training become `<unk>`.
         valid_fraction: share of the text, from its end, for validation.
         valid_file: a file to validate on instead.
@@ -71,7 +72,7 @@ class LMOptions(TaskOptions):
     initial_state: Literal["zeros", "learned"] = "zeros"
     window: Count | None = None
     streams: Count | None = None
-    restart: Annotated[float, Field(ge=0, le=1)] = 0.01
+    restart: Annotated[float, Field(ge=0, le=1)] = 0.0
     min_count: Count | None = None
     valid_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     valid_file: str | None = None

@@ -164,8 +164,9 @@ class TrainedLM:
         """Measure the model on text files, joined in order; every token is counted once.
 
         The text is read in up to 64 parallel streams of equal length. Each first reads the 256
-        tokens before it without counting them; the first stream begins after an end of line. Two
-        streams more or less change a figure only as far as context beyond 256 tokens would.
+        tokens before it without counting them; the first stream begins after an end of line. So a
+        figure differs from that of one unbroken reading only by what context from beyond 256
+        tokens would add.
 
         Args:
             files: a file, or several; "-" is standard input.
