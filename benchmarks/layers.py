@@ -73,9 +73,7 @@ def compare(kind: str, shape: tuple[int, int, int, int], repeats: int, packed: b
         if not packed:
             return forward_backward(theirs, y)
         start = time.perf_counter()
-        seconds = forward_backward(
-            theirs, pack_padded_sequence(y, lengths, enforce_sorted=False)
-        )
+        seconds = forward_backward(theirs, pack_padded_sequence(y, lengths, enforce_sorted=False))
         return max(seconds, time.perf_counter() - start)
 
     run_ours(), run_theirs()

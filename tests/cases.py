@@ -5,6 +5,7 @@ A new cell is its function with docstring and source, and one row here; every la
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from torch import Tensor
 import elman
 from elman.backends.reference import initial_carried, run
 from elman.equation import Cell, Graph
+from elman.equation.sizes import shape_of
 
 SIZES = {"input": 3, "hidden": 4, "projection": 2, "output": 2}
 
@@ -57,6 +59,7 @@ CELLS = (
     Case("residual_input"),
     Case("residual"),
     Case("indrnn"),
+    Case("second_order"),
     Case("tdnn"),
     Case("narx"),
     Case("lstm"),
@@ -78,6 +81,15 @@ CELLS = (
     Case("mingru", gate="z", keeps=0),
     Case("janet"),
     Case("minlstm"),
+    Case("multiplicative_lstm"),
+    Case("recurrent_highway", sizes={"hidden": 3}),
+    Case("antisymmetric_rnn"),
+    Case("lipschitz_rnn"),
+    Case("tau_gru", {"tau": 2}),
+    Case("cfc"),
+    Case("lru", sizes={"hidden": 3}),
+    Case("slstm", {"heads": 2}),
+    Case("mlstm", sizes={"hidden": 3}),
 )
 
 VARIANTS = (
@@ -115,8 +127,25 @@ def random_parameters(case: Case, seed: int = 0, dtype=torch.float64) -> dict[st
 
 
 def random_input(case: Case, time: int, batch: int, seed: int = 1, dtype=torch.float64) -> Tensor:
+    """x, and behind its features those of the further inputs, so that both are cut alike."""
     numbers = generator(case, seed)
-    return torch.randn(time, batch, case.all_sizes["input"], generator=numbers, dtype=dtype)
+    width = sum(width for _, width in extra_inputs(case)) + case.all_sizes["input"]
+    return torch.randn(time, batch, width, generator=numbers, dtype=dtype)
+
+
+def extra_inputs(case: Case) -> list[tuple[str, int]]:
+    """The further inputs of a cell, scalars or vectors, with their widths in `random_input`."""
+    return [(i.name, math.prod(shape_of(i.dims, SIZES))) for i in case.graph.inputs[1:]]
+
+
+def split_input(case: Case, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """What `random_input` gave, as x and the further inputs by name."""
+    width = case.all_sizes["input"]
+    extras, rest = {}, x[..., width:]
+    for (name, size), declared in zip(extra_inputs(case), case.graph.inputs[1:], strict=True):
+        extras[name] = rest[..., :size] if declared.dims else rest[..., 0]
+        rest = rest[..., size:]
+    return x[..., :width], extras
 
 
 def random_carried(case: Case, batch: int, seed: int = 2, dtype=torch.float64):
@@ -128,5 +157,11 @@ def random_carried(case: Case, batch: int, seed: int = 2, dtype=torch.float64):
 
 def run_case(case: Case, parameters, x, carried, **options):
     """Outputs and what is carried on, by the reference."""
-    out, last, _ = run(case.graph, parameters, x, carried, **options)
+    out, last, _ = run_graph(case, case.graph, parameters, x, carried, **options)
     return out, last
+
+
+def run_graph(case: Case, graph: Graph, parameters, x, carried, **options):
+    """Outputs, what is carried on, and all states, by the reference."""
+    x, extras = split_input(case, x)
+    return run(graph, parameters, x, carried, extras=extras, **options)

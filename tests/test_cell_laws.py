@@ -17,11 +17,13 @@ from cases import (
     random_input,
     random_parameters,
     run_case,
+    run_graph,
+    split_input,
 )
 from tolerances import assert_close, assert_same_bits
 
 import elman
-from elman.backends.reference import Step, initial_carried, run, with_initial_states
+from elman.backends.reference import Step, initial_carried, with_initial_states
 from elman.equation import Parameters
 from elman.errors import InputError
 
@@ -169,9 +171,15 @@ def test_batched_is_alone(case, dtype):
 def test_split_is_whole(case, cut):
     parameters = random_parameters(case)
     x, carried = random_input(case, 7, 2), random_carried(case, 2)
-    whole, whole_last, whole_states = run(case.graph, parameters, x, carried, return_states=True)
-    first, between, first_states = run(case.graph, parameters, x[:cut], carried, return_states=True)
-    second, last, second_states = run(case.graph, parameters, x[cut:], between, return_states=True)
+    whole, whole_last, whole_states = run_graph(
+        case, case.graph, parameters, x, carried, return_states=True
+    )
+    first, between, first_states = run_graph(
+        case, case.graph, parameters, x[:cut], carried, return_states=True
+    )
+    second, last, second_states = run_graph(
+        case, case.graph, parameters, x[cut:], between, return_states=True
+    )
     assert_close(torch.cat([first, second]), whole)
     assert_close(last, whole_last)
     states = zip(first_states, second_states, strict=True)
@@ -185,7 +193,8 @@ def test_step_by_step_is_whole(case):
     whole, whole_last = run_case(case, parameters, x, carried)
     step = Step(case.graph, parameters)
     for t in range(6):
-        out, carried = step(x[t], carried)
+        one, extras = split_input(case, x[t])
+        out, carried = step(one, carried, extras)
         assert_close(out, whole[t])
     assert_close(carried, whole_last)
 
@@ -263,19 +272,20 @@ def test_graph_is_the_body(case):
     """The body called on tensors, step by step and row by row, equals the traced reference."""
     cell, parameters = case.cell, random_parameters(case)
     x, carried = random_input(case, 5, 2), random_carried(case, 2)
-    out, last, all_states = run(case.graph, parameters, x, carried, return_states=True)
+    out, last, all_states = run_graph(case, case.graph, parameters, x, carried, return_states=True)
     p, count = Parameters(parameters), len(cell.states)
     for row in range(2):
         states = tuple(c[row] for c in carried[:count])
         lines = zip(case.graph.lines, carried[count:], strict=True)
         past = {line.name: list(value[row]) for line, value in lines}
         for t in range(5):
-            new = cell(p, x[t, row], *states, past=past)
+            one, extras = split_input(case, x[t, row])
+            now = {"x": one, **extras, **dict(zip(cell.states, states, strict=True))}
+            new = cell(p, *(now[name] for name in cell.arguments), past=past)
             new = new if isinstance(new, tuple) else (new,)
-            now = {"x": x[t, row], **dict(zip(cell.states, states, strict=True))}
             past = {name: [now[name], *values] for name, values in past.items()}
-            states = new
-            assert_close(states[0], out[t, row])
+            states = new[-count:]
+            assert_close(new[0], out[t, row])
             assert_close(states, tuple(s[t, row] for s in all_states))
         assert_close(states, tuple(c[row] for c in last[:count]))
 
@@ -291,7 +301,7 @@ def test_json_and_back(case):
     )  # fmt: skip
     parameters = random_parameters(case)
     x, carried = random_input(case, 4, 2), random_carried(case, 2)
-    one = run(case.graph, parameters, x, carried, return_states=True)
-    other = run(back.graph, parameters, x, carried, return_states=True)
+    one = run_graph(case, case.graph, parameters, x, carried, return_states=True)
+    other = run_graph(case, back.graph, parameters, x, carried, return_states=True)
     for a, b in zip(one, other, strict=True):
         assert_same_bits(a, b)

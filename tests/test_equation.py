@@ -191,7 +191,6 @@ def test_counts():
         (("new_states",), []),
         (("states", 0, "initial"), "nan"),
         (("states", 0, "name"), "x"),
-        (("states", 0, "dims"), []),
         (("states", 0, "dims"), ["hidden/0"]),
         (("parameters", 0, "init"), "explode"),
         (("parameters", 0, "dims"), ["hidden", "input", "hidden"]),

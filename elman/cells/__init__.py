@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from elman.cells import ablations, delay, gated, gru, lstm, simple
+from elman.cells import ablations, delay, dynamical, gated, gru, linear, lstm, memory, simple
 from elman.equation import Cell
 from elman.errors import InputError, nearest
 
@@ -14,6 +14,7 @@ FAMILIES: dict[str, tuple[Cell, ...]] = {
         simple.residual_input,
         simple.residual,
         simple.indrnn,
+        simple.second_order,
     ),
     "delay": (delay.tdnn, delay.narx),
     "lstm": (
@@ -31,7 +32,20 @@ FAMILIES: dict[str, tuple[Cell, ...]] = {
         ablations.lstm_full_gate_recurrence,
     ),
     "gru": (gru.gru, gru.gru_cho, gru.gru_update_only, gru.mgu, gru.mingru),
-    "gated": (gated.janet, gated.minlstm),
+    "gated": (
+        gated.janet,
+        gated.minlstm,
+        gated.multiplicative_lstm,
+        gated.recurrent_highway,
+    ),
+    "dynamical": (
+        dynamical.antisymmetric_rnn,
+        dynamical.lipschitz_rnn,
+        dynamical.tau_gru,
+        dynamical.cfc,
+    ),
+    "linear": (linear.lru,),
+    "memory": (memory.slstm, memory.mlstm),
 }
 
 _BY_NAME: dict[str, Cell] = {each.name: each for family in FAMILIES.values() for each in family}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch.nn import functional as F
 
 from elman.equation import cell
 
@@ -98,3 +99,15 @@ def indrnn(p, x, h, *, f=torch.relu):
     is left to the optimiser here.
     """
     return f(p.W @ x + p.u * h + p.b)
+
+
+@cell(family="simple", init={"T": "normal"})
+def second_order(p, x, h, *, f=torch.sigmoid):
+    """Second-order network: every pair of a unit and an input has a weight, the tensor T.
+
+        hₜ,ᵢ = f(Σⱼₖ Tᵢⱼₖ hₜ₋₁,ⱼ xₜ,ₖ + bᵢ)
+
+    Source: Giles et al. 1992, "Learning and extracting finite state automata with second-order
+    recurrent neural networks", Neural Computation 4, eq. 1; the bias is added.
+    """
+    return f(F.bilinear(h, x, p.T, p.b))

@@ -59,6 +59,13 @@ class Cell:
         return self.doc.strip().split("\n", 1)[0]
 
     @property
+    def arguments(self) -> tuple[str, ...]:
+        """The names of what the body takes after p: x, further inputs and states, in its order."""
+        if self._body is None:
+            return (*(i.name for i in self.graph.inputs), *self.states)
+        return tuple(signature(self._body)[0])
+
+    @property
     def states(self) -> tuple[str, ...]:
         return tuple(state.name for state in self.graph.states)
 
@@ -96,14 +103,13 @@ class Cell:
                 f"{self.name} was loaded from its equation and has no Python body to call; use "
                 "elman.Recurrent, or the reference backend, which evaluates the equation"
             )
-        names, _ = signature(self._body)
         history = {
             id(value): (
                 value,
                 tuple((past or {}).get(name, ())),
                 "state" if name in self.states else "input",
             )
-            for name, value in zip(names, (x, *states), strict=True)
+            for name, value in zip(self.arguments, (x, *states), strict=True)
         }
         token = _past.set(history)
         try:

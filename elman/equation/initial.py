@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 import torch
@@ -55,13 +56,17 @@ INITIALISERS: dict[str, Callable[[Tensor, int], object]] = {
 }
 
 
+# "uniform(-1, 1)", with limits of its own.
+BETWEEN = re.compile(r"uniform\((-?\d+(?:\.\d+)?), (-?\d+(?:\.\d+)?)\)")
+
+
 def check_initialiser(name: str, init: Initialiser) -> Initialiser:
     """Return `init` if it is a known initialiser or a finite number; else raise InputError."""
     if isinstance(init, str):
-        if init not in INITIALISERS:
+        if init not in INITIALISERS and not BETWEEN.fullmatch(init):
             raise InputError(
                 f"{name}: {init!r} is no initialiser.{nearest(init, INITIALISERS)} There are: "
-                f"{', '.join(INITIALISERS)}, or a number"
+                f"{', '.join(INITIALISERS)}, uniform(low, high), or a number"
             )
         return init
     if isinstance(init, bool) or not isinstance(init, (int, float)) or not math.isfinite(init):
@@ -83,6 +88,10 @@ def initialise(tensor: Tensor, init: Initialiser, hidden: int) -> None:
         [[1.0, 0.0], [0.0, 1.0]]
     """
     if isinstance(init, str):
-        INITIALISERS[init](tensor, hidden)
+        between = BETWEEN.fullmatch(init)
+        if between:
+            tensor.uniform_(float(between[1]), float(between[2]))
+        else:
+            INITIALISERS[init](tensor, hidden)
     else:
         torch_init.constant_(tensor, init)

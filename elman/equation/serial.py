@@ -65,8 +65,8 @@ def graph_from_json(data: Any) -> Graph:
         for d in _list(data, "parameters")
     )
     _distinct([v.name for v in (*inputs, *states, *parameters)])
-    if len(inputs[0].dims) != 1 or not all(s.dims for s in states):
-        _bad("x is not a vector, or a state is a plain number")
+    if len(inputs[0].dims) != 1:
+        _bad("x is not a vector")
     given = {("input", i.name): i.dims for i in inputs}
     given |= {("state", s.name): s.dims for s in states}
     delayed = {k[1]: v for k, v in given.items()}

@@ -189,7 +189,8 @@ def _returned(recorder: Recorder, returned: Any, states: dict[str, Symbol], decl
         what = name if name == "the output" else f"the new {name}"
         if not isinstance(value, Symbol) or value.recorder is not recorder:
             recorder.fail(f"{what} is {type(value).__name__}, not a value; {wanted}")
-        if value.boolean or value.shape.sizes == () or value.is_parameter:
+        scalar = name in states and states[name].shape.sizes == ()
+        if value.boolean or value.is_parameter or (value.shape.sizes == () and not scalar):
             recorder.fail(
                 f"{what} must be a vector made of inputs or states, not a plain number, a "
                 "comparison or a bare parameter"

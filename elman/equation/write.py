@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 from elman.equation.graph import PARAMETER, Graph, Node
 from elman.equation.operations import CALL, MINUS, OPERATIONS, POWER, PRODUCT, SUM
 
+# Operations that are as short as a name for what they give.
+LIGHT = {"neg", "transpose", "row", "column"}
 SUBSCRIPT = str.maketrans("t0123456789-", "ₜ₀₁₂₃₄₅₆₇₈₉₋")
 
 
@@ -96,9 +100,20 @@ def _labels(graph: Graph, notation: Notation) -> dict[int, str]:
         if node.name in taken or (index not in graph.new_states and node.name in names):
             continue
         taken.add(node.name)
-        steady = graph.levels[index] == PARAMETER
-        labels[index] = notation.symbol(node.name) if steady else notation.at(node.name, 0)
+        labels[index] = _label(graph, index, node.name, notation)
+    uses = Counter(a for node in graph.nodes for a in node.args)
+    for index, node in enumerate(graph.nodes):
+        # A value without a name that is read twice would otherwise be written out twice.
+        if uses[index] > 1 and index not in labels and node.op in OPERATIONS.keys() - LIGHT:
+            name = next(n for k in count(1) if (n := f"a_{k}") not in taken)
+            taken.add(name)
+            labels[index] = _label(graph, index, name, notation)
     return labels
+
+
+def _label(graph: Graph, index: int, name: str, notation: Notation) -> str:
+    steady = graph.levels[index] == PARAMETER
+    return notation.symbol(name) if steady else notation.at(name, 0)
 
 
 def _leaf(graph: Graph, node: Node, notation: Notation) -> tuple[str, int]:
