@@ -358,9 +358,12 @@ def _characters() -> frozenset[int]:
 
 
 def _shown(text: str) -> str:
-    """The text with "?" for what no installed font can draw; a name of nothing else goes."""
+    """The text with "?" for what no installed font can draw; a name of nothing else goes.
+
+    A dollar is escaped, which matplotlib would take for the beginning of a formula.
+    """
     shown = "".join(c if ord(c) in _characters() else "?" for c in text)
-    return shown if shown.strip("? -_.0123456789") else ""
+    return shown.replace("$", r"\$") if shown.strip("? -_.0123456789") else ""
 
 
 def _save(figure: Figure, path: str | Path) -> None:

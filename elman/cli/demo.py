@@ -28,7 +28,7 @@ _TEXTS = {
 _PROMPTS = {"en": ("", "Mr. Darcy ", '"I am ', "It is a truth "), "zh": ("", "春", "明月", "江")}
 _PAIRS = {
     "en": ("She was very glad to see him.", "She were very glad to see him."),
-    "zh": ("明月照江水，", "月明水照江，"),
+    "zh": ("明月照江水，春風入夜來。", "明月照江水，春風來夜入。"),
 }
 
 
@@ -67,7 +67,10 @@ def demo(
     began = time.monotonic()
     with resources.as_file(resources.files("elman") / "demo_data" / name) as text:
         if not as_json:
-            print(f"{what}: {text.stat().st_size:,} bytes. Training for {minutes:g} minutes.\n")
+            print(
+                f"{what}: {text.stat().st_size:,} bytes. Training for {minutes:g} minutes.\n",
+                flush=True,
+            )
         result = train(
             "lm",
             Path(text),
