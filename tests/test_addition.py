@@ -151,11 +151,12 @@ def test_silent_steps_say_nothing_about_the_carry():
 
 
 def test_moments():
-    updates = np.array([0, 10, 20, 30])
-    assert half_way(updates, np.array([4.0, 3.0, 1.5, 1.0])) == 20
-    swing = np.array([[0.0, 0.2, 0.0], [0.3, 0.0, 0.0], [-0.3, 0.2, 0.0], [-0.5, 0.9, 0.05]])
+    assert half_way(np.array([0, 10, 20, 30]), np.array([4.0, 3.0, 1.5, 1.0])) == 20
+    updates, swing = np.arange(0, 600, 10), np.zeros((60, 3))
+    swing[20:, 0], swing[30:, 1], swing[5:25, 2] = -0.5, 0.9, 0.8
+    swing[45:47] = 0.0  # a moment's shaking
     found = [(holder.unit, holder.since) for holder in find_holders(updates, swing)]
-    assert found == [(1, 20), (0, 10)]
+    assert found == [(1, 300), (0, 200)]
 
 
 @pytest.mark.parametrize(("base", "seed"), [(1, 0), (17, 0), (2, -1), (2, 2**32)])

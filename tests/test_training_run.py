@@ -108,23 +108,35 @@ def test_settings_of_the_process_are_put_back(tmp_path):
     assert (torch.tensor([1e-310], dtype=torch.float64) * 1.0).item() != 0.0
 
 
+class Worse(Toy):
+    """A toy whose validations are known beforehand."""
+
+    values = (2.0, 1.5, 1.7, 1.6, 1.5, 0.1)
+
+    def validate(self, limit=None):
+        value = self.values[self.validations]
+        self.validations += 1
+        if value == 1.5 and self.validations == 2:
+            self.best = {name: w.clone() for name, w in self.model.state_dict().items()}
+        return {"nats_per_char": value}
+
+
 def test_early_stopping_keeps_the_best(tmp_path):
-    class Worse(Toy):
-        values = (2.0, 1.5, 1.7, 1.6, 1.5, 0.1)
-
-        def validate(self, limit=None):
-            value = self.values[self.validations]
-            self.validations += 1
-            kept = {name: w.clone() for name, w in self.model.state_dict().items()}
-            self.at = [*getattr(self, "at", []), kept]
-            return {"nats_per_char": value}
-
     task = Worse()
     result = go(tmp_path / "run", task, steps=100, patience=3)
     assert result.ended == "no gain in 3 validations"
     assert (result.steps, result.metrics) == (20, {"nats_per_char": 1.5})
-    best = task.at[1]
-    assert all(torch.equal(value, best[name]) for name, value in weights(result.run).items())
+    assert all(torch.equal(value, task.best[name]) for name, value in weights(result.run).items())
+
+
+def test_patience_goes_on_counting_where_it_stood(tmp_path):
+    task = Worse()
+    task.blow_up_at = 13  # after the third validation, the first without a gain
+    with pytest.raises(TrainingStopped):
+        go(tmp_path / "run", task, steps=100, patience=3)
+    result = train(task, run=tmp_path / "run", resume=True, quiet=True)
+    assert (result.steps, result.ended) == (20, "no gain in 3 validations")
+    assert all(torch.equal(value, task.best[name]) for name, value in weights(result.run).items())
 
 
 def test_the_average_is_what_is_judged_and_kept(tmp_path):

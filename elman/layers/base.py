@@ -17,7 +17,7 @@ from elman.backends.call import Call, Carried, Result
 from elman.backends.choose import Choice, choose
 from elman.backends.torch_kernel import Kernel
 from elman.equation import Cell, Graph
-from elman.errors import InputError, nearest
+from elman.errors import InputError
 from elman.layers import checks
 from elman.layers.explain import explain
 from elman.layers.forms import UNBATCHED, Given, given, real_steps
@@ -66,16 +66,8 @@ class RecurrentLayer(nn.Module):
             checks.check_flag(owner, name, value)
         checks.check_choice(owner, "initial_state", initial_state, checks.INITIAL_STATES)
         checks.check_backend(owner, backend)
-        if learning is not None and not isinstance(learning, BPTT):
-            raise checks.ArgumentTypeError(
-                f"{owner}: learning is {learning!r}; give elman.BPTT() or elman.BPTT(window=…)"
-            )
-        if dense_activation not in equation.ACTIVATIONS:
-            raise InputError(
-                f"{owner}: dense_activation is {dense_activation!r}; it is one of "
-                f"{', '.join(equation.ACTIVATIONS)}."
-                f"{nearest(str(dense_activation), equation.ACTIVATIONS)}"
-            )
+        checks.check_learning(owner, learning)
+        checks.check_activation(owner, dense_activation)
         self.input_size, self.hidden_size = sizes["input"], sizes["hidden"]
         self.num_layers, self.bidirectional = num_layers, bidirectional
         self.batch_first = batch_first

@@ -15,7 +15,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from elman.equation import ACTIVATIONS
 from elman.errors import InputError, SizeError, nearest
+from elman.learning import BPTT
 
 BACKENDS = ("auto", "reference", "torch", "cpu", "gpu")
 INITIAL_STATES = ("zeros", "learned")
@@ -109,6 +111,23 @@ def check_dense(owner: str, dense: object) -> tuple[int, ...]:
     if not all(w > 0 for w in widths):
         raise InputError(f"{owner}: dense is {dense!r}; each width must be 1 or more")
     return tuple(widths)
+
+
+def check_activation(owner: str, name: object) -> None:
+    """Check the name of what follows each dense layer."""
+    if name not in ACTIVATIONS:
+        raise InputError(
+            f"{owner}: dense_activation is {name!r}; it is one of {', '.join(ACTIVATIONS)}."
+            f"{nearest(str(name), ACTIVATIONS)}"
+        )
+
+
+def check_learning(owner: str, learning: object) -> None:
+    """Check the way of learning; None stands for plain backpropagation through time."""
+    if learning is not None and not isinstance(learning, BPTT):
+        raise ArgumentTypeError(
+            f"{owner}: learning is {learning!r}; give elman.BPTT() or elman.BPTT(window=…)"
+        )
 
 
 def check_input(

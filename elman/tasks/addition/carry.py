@@ -89,12 +89,17 @@ def half_way(updates: np.ndarray, error: np.ndarray) -> int:
 def find_holders(updates: np.ndarray, swing: np.ndarray) -> list[Holder]:
     """The units whose swing ends above `HOLDS`, the furthest first.
 
+    A curve is read through a running median of nine moments: single updates of the notes' program,
+    one sum each, can shake the network for a moment.
+
     Args:
         updates: when it was measured, (moments,).
         swing: (moments, hidden).
     """
     out = []
-    for unit, curve in enumerate(np.abs(swing).T):
+    padded = np.pad(np.abs(swing), ((4, 4), (0, 0)), mode="edge")
+    medians = np.median(np.lib.stride_tricks.sliding_window_view(padded, 9, axis=0), axis=-1)
+    for unit, curve in enumerate(medians.T):
         below = np.flatnonzero(curve < HOLDS)
         start = int(below[-1]) + 1 if len(below) else 0
         if start < len(curve):

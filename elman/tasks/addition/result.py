@@ -88,8 +88,8 @@ class Result:
             for holder in sorted(self.holders[:2], key=lambda holder: holder.since)
         )
         words = (
-            f"The error is half-way down at update {self.fell:,}: by then units begin to hold the "
-            f"carry, {begin}."
+            f"The error is half-way down at update {self.fell:,}. The units that hold the carry "
+            f"furthest begin to hold it around then: {begin}."
         )
         if self.told_fell is not None:
             words += (
