@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -17,10 +17,11 @@ from elman.backends.call import Call, Carried, Result
 from elman.backends.choose import Choice, choose
 from elman.backends.torch_kernel import Kernel
 from elman.equation import Cell, Graph
+from elman.equation.sizes import number, shape_of
 from elman.errors import InputError
 from elman.layers import checks
 from elman.layers.explain import explain
-from elman.layers.forms import UNBATCHED, Given, given, real_steps
+from elman.layers.forms import UNBATCHED, Further, Given, given, real_steps
 from elman.layers.states import as_tuple, read_state, write_state
 from elman.layers.stepper import Stepper
 from elman.layers.walk import Plan, walk
@@ -87,7 +88,7 @@ class RecurrentLayer(nn.Module):
     def _keep_graphs(self, base: Graph, sizes: dict[str, int]) -> None:
         """The step in training and in evaluation, and torch's kernel for each, if there is one."""
         base.check_sizes(sizes)
-        output = sizes[base.output_size]
+        output = number(base.output_size, sizes)
         self.output_size = output * self.directions
         wide = {**sizes, "input": self.output_size}
         self._sizes = (sizes, *[wide] * (self.num_layers - 1))
@@ -170,7 +171,7 @@ class RecurrentLayer(nn.Module):
                 for direction in range(self.directions):
                     for state in self.cell.graph.states:
                         name = f"initial_{state.name}_l{layer}{DIRECTIONS[direction]}"
-                        value = torch.empty(sizes[state.size], device=device, dtype=dtype)
+                        value = torch.empty(shape_of(state.dims, sizes), device=device, dtype=dtype)
                         self.register_parameter(name, nn.Parameter(value))
         if self._dense_widths:
             widths = (self.output_size, *self._dense_widths)
@@ -205,10 +206,8 @@ class RecurrentLayer(nn.Module):
                         )
                     )
                     continue
-                states = tuple(
-                    getattr(self, f"initial_{s.name}_l{layer}{suffix}").expand(batch, -1)
-                    for s in graph.states
-                )
+                own = [getattr(self, f"initial_{s.name}_l{layer}{suffix}") for s in graph.states]
+                states = tuple(value.expand(batch, *value.shape) for value in own)
                 result.append(reference.with_initial_states(graph, states, sizes))
         return result
 
@@ -224,6 +223,7 @@ class RecurrentLayer(nn.Module):
         lengths: Tensor | Sequence[int] | None,
         resets: Tensor | PackedSequence | None,
         return_states: bool | str,
+        inputs: Mapping[str, Tensor] | None = None,
     ):
         if return_states not in (False, True, "layers"):
             raise InputError(
@@ -242,8 +242,21 @@ class RecurrentLayer(nn.Module):
             input_size=self.input_size,
             dtype=self._weight().dtype,
             batch_first=self.batch_first,
+            further=self._further_inputs(inputs),
         )
         return self._run_walk(got, state, choice, return_states)
+
+    def _further_inputs(self, inputs: Mapping[str, Tensor] | None) -> dict[str, Further]:
+        """The further inputs of the cell, each with the shape that a step of a row has."""
+        declared = {i.name: shape_of(i.dims, self._sizes[0]) for i in self.cell.graph.inputs[1:]}
+        inputs = inputs or {}
+        if set(inputs) != set(declared):
+            needs = ", ".join(declared) or "no further inputs"
+            raise InputError(
+                f"{self.owner}: the cell {self.cell.name} takes {needs}; inputs= gives "
+                f"{', '.join(inputs) or 'none'}"
+            )
+        return {name: Further(inputs[name], shape) for name, shape in declared.items()}
 
     def _weight(self) -> Tensor:
         """A tensor of the layer's number type and device."""
@@ -329,7 +342,8 @@ class RecurrentLayer(nn.Module):
         graph, sizes = self.cell.graph, self._sizes[0]
         if state is None and self.initial_state == "zeros":
             places = self.num_layers * self.directions
-            return tuple(x.new_zeros(places, batch, sizes[s.size]) for s in graph.states)
+            shapes = [shape_of(s.dims, sizes) for s in graph.states]
+            return tuple(x.new_zeros(places, batch, *shape) for shape in shapes)
         if state is None:
             return write_state(graph, self.initial_carried(batch, x), self.directions)
         seen = x.transpose(0, 1) if batch_first else x
@@ -384,6 +398,7 @@ class RecurrentLayer(nn.Module):
         training = self.training
         return Plan(
             graph=self._graphs[training],
+            own_inputs=len(self.cell.graph.inputs),
             sizes=self._sizes,
             directions=self.directions,
             dropout=self.dropout if training else 0.0,

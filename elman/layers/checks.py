@@ -223,11 +223,21 @@ def check_resets(owner: str, resets: object, shape: tuple[int, ...]) -> Tensor |
     return resets
 
 
-def check_state_dims(owner: str, state: tuple[Tensor, ...], *, batched: bool) -> None:
-    """Check that states are 3-D for a batched input and 2-D for an unbatched one."""
+def check_state_dims(
+    owner: str, state: tuple[Tensor, ...], ranks: Sequence[int], *, batched: bool
+) -> None:
+    """Check that vector states are 3-D for a batched input and 2-D for an unbatched one.
+
+    `ranks` has the number of sizes of each state itself: 1 for a vector.
+    """
     want = 3 if batched else 2
-    if all(s.dim() == want for s in state):
+    if all(s.dim() == want + rank - 1 for s, rank in zip(state, ranks, strict=True)):
         return
+    if any(rank != 1 for rank in ranks):
+        lead = "(layers·directions, batch" if batched else "(layers·directions"
+        wanted = ", ".join(lead + ", size" * rank + ")" for rank in ranks)
+        got = ", ".join(str(tuple(s.shape)) for s in state)
+        raise SizeError(f"{owner}: the states have the shapes {wanted}; got {got}")
     form = "batched 3-D" if batched else "unbatched 2-D"
     if len(state) == 2:
         got = ", ".join(f"{s.dim()}-D" for s in state)
@@ -255,6 +265,24 @@ def check_state(
         )
     if state.device != like.device:
         raise SizeError(f"{owner}: the state {name} is on {state.device}, x on {like.device}")
+
+
+def check_further(
+    owner: str, name: str, value: object, expected: tuple[int, ...], like: Tensor
+) -> None:
+    """Check a further input of the cell against the shape that goes with x."""
+    if not isinstance(value, Tensor):
+        raise ArgumentTypeError(f"{owner}: the input {name} is a {type(value).__name__}; give a tensor")
+    if tuple(value.shape) != expected:
+        raise SizeError(
+            f"{owner}: the input {name} has shape {tuple(value.shape)}; expected {expected}, as x is "
+            f"{tuple(like.shape)}"
+        )
+    if value.dtype != like.dtype or value.device != like.device:
+        raise SizeError(
+            f"{owner}: the input {name} is {value.dtype} on {value.device}, x is {like.dtype} on "
+            f"{like.device}; convert one of them"
+        )
 
 
 def uniform_bound(hidden_size: int) -> float:

@@ -6,7 +6,8 @@ batch, batch-first, or packed. `Form` remembers which it was and turns results b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -62,13 +63,25 @@ def packed_places(packed: PackedSequence) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
+class Further:
+    """A further input as it was given, and the shape that one step of one row must have."""
+
+    value: Tensor
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Given:
-    """A call in the inner form: x (time, batch, input), lengths, resets (time, batch)."""
+    """A call in the inner form: x (time, batch, input), lengths, resets (time, batch).
+
+    `further` has the cell's further inputs by name, each (time, batch, …).
+    """
 
     x: Tensor
     lengths: Tensor | None
     resets: Tensor | None
     form: Form
+    further: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def given(
@@ -80,28 +93,41 @@ def given(
     input_size: int,
     dtype: torch.dtype,
     batch_first: bool,
+    further: Mapping[str, Further] | None = None,
 ) -> Given:
     """Check what came in and bring it to the inner form."""
+    further = further or {}
     if isinstance(x, PackedSequence):
+        if further:
+            raise InputError(
+                f"{owner}: a cell with further inputs ({', '.join(further)}) takes a padded x with "
+                "lengths, not a PackedSequence"
+            )
         return _from_packed(owner, x, lengths, resets, input_size=input_size, dtype=dtype)
     checks.check_input(owner, x, input_size, dtype, batch_first=batch_first)
     marks = checks.check_resets(owner, resets, tuple(x.shape[:-1]))
+    values = {}
+    for name, (value, shape) in ((n, (f.value, f.shape)) for n, f in further.items()):
+        checks.check_further(owner, name, value, (*x.shape[:-1], *shape), x)
+        values[name] = value
     if x.dim() == 2:
         form = Form(UNBATCHED)
         x = x.unsqueeze(1)
         marks = None if marks is None else marks.unsqueeze(1)
+        values = {name: value.unsqueeze(1) for name, value in values.items()}
     elif batch_first:
         form = Form(BATCH_FIRST)
         x = x.transpose(0, 1)
         marks = None if marks is None else marks.transpose(0, 1)
+        values = {name: value.transpose(0, 1) for name, value in values.items()}
     else:
         form = Form(TIME_FIRST)
     if lengths is None:
-        return Given(x, None, marks, form)
+        return Given(x, None, marks, form, values)
     real = checks.check_lengths(owner, lengths, x.shape[0], x.shape[1], x.device)
     # Whatever stands in the padding must reach no result and no gradient.
     x = x.masked_fill(~real_steps(x.shape[0], real).unsqueeze(-1), 0)
-    return Given(x, real, marks, form)
+    return Given(x, real, marks, form, values)
 
 
 def _from_packed(

@@ -164,6 +164,7 @@ class Recurrent(RecurrentLayer):
         lengths: Tensor | Sequence[int] | None = None,
         resets: Tensor | PackedSequence | None = None,
         return_states: bool | str = False,
+        inputs: Mapping[str, Tensor] | None = None,
     ):
         """Run over a sequence.
 

@@ -1,7 +1,7 @@
 """States between their outer form and what each layer and direction carries.
 
 Outside, a state is torch.nn's: (layers·directions, batch, size), in a tuple where a cell has
-several. A cell with delays has its delay lines after the states, (directions, batch, depth, size)
+several; a state that is a matrix has two sizes, one that is a number has none. A cell with delays has its delay lines after the states, (directions, batch, depth, size)
 for each layer and line. Inside, each layer and direction carries a tuple of its own.
 """
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from elman.backends.call import Carried
 from elman.backends.reference import with_initial_states
 from elman.equation import Graph
+from elman.equation.sizes import shape_of
 from elman.errors import SizeError
 from elman.layers import checks
 
@@ -43,13 +44,14 @@ def read_state(
         raise SizeError(
             f"{owner}: the state has {len(given)} tensor(s); expected {states} ({names}){also}"
         )
-    checks.check_state_dims(owner, given[:states], batched=batched)
+    ranks = [len(s.dims) for s in graph.states]
+    checks.check_state_dims(owner, given[:states], ranks, batched=batched)
     if not batched:
         given = tuple(g.unsqueeze(1) for g in given)
     batch, places = like.shape[1], len(sizes) * directions
     for i, declared in enumerate(graph.states):
         place = f"hidden[{i}]" if states > 1 else "hidden"
-        expected = (places, batch, sizes[0][declared.size])
+        expected = (places, batch, *shape_of(declared.dims, sizes[0]))
         checks.check_state(owner, declared.name, place, given[i], expected, like)
     carried = []
     for place in range(places):
@@ -61,7 +63,7 @@ def read_state(
         first = states + layer * len(graph.lines)
         of_layer = given[first : first + len(graph.lines)]
         for line, value in zip(graph.lines, of_layer, strict=True):
-            expected = (directions, batch, line.depth, sizes[layer][line.size])
+            expected = (directions, batch, line.depth, *shape_of(line.dims, sizes[layer]))
             name = f"of the delay of {line.name} in layer {layer}"
             checks.check_state(owner, name, "delay line", value, expected, like)
         carried.append((*own, *(line[direction] for line in of_layer)))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from elman.backends.call import Call, Carried, Result
 from elman.equation import Graph
+from elman.equation.sizes import shape_of
 from elman.layers.forms import Given, reverse
 
 RunPlace = Callable[[int, Call], Result]
@@ -21,6 +22,7 @@ class Plan:
 
     Attributes:
         graph: the step, with the options that rewrite it.
+        own_inputs: how many inputs the cell itself has; masks come after them.
         sizes: the sizes of each layer of the stack, by name.
         dropout: between layers; 0 where it is not at work.
         recurrent_dropout: on the states where they enter a product; 0 where not at work.
@@ -29,6 +31,7 @@ class Plan:
     """
 
     graph: Graph
+    own_inputs: int
     sizes: tuple[Mapping[str, int], ...]
     directions: int
     dropout: float
@@ -74,7 +77,7 @@ def walk(
                 None if fresh is None else fresh[place],
                 given.lengths,
                 given.resets,
-                *draw_masks(plan, x, sizes),
+                *_extras(plan, x, sizes, given.further),
                 return_states,
             )
             part = _backwards(place, call, run) if direction else run(place, call)
@@ -85,7 +88,7 @@ def walk(
             x = x + below
         if return_states:
             joined = zip(*(p.states for p in parts), strict=True)
-            history.append(tuple(torch.cat(s, -1) if len(s) > 1 else s[0] for s in joined))
+            history.append(tuple(_side_by_side(s) for s in joined))
     return x, last, history
 
 
@@ -111,7 +114,7 @@ def _backwards(place: int, call: Call, run: RunPlace) -> Result:
             call.fresh,
             lengths,
             turned,
-            call.step_extras,
+            {name: reverse(value, lengths) for name, value in call.step_extras.items()},
             call.sequence_extras,
             call.return_states,
         ),
@@ -127,26 +130,41 @@ def _backwards(place: int, call: Call, run: RunPlace) -> Result:
     return Result(reverse(result.out, lengths), carried, states)
 
 
+def _side_by_side(states: tuple[Tensor, ...]) -> Tensor:
+    """One state of both directions, (time, batch, …), joined along its last size."""
+    if len(states) == 1:
+        return states[0]
+    return torch.cat(states, -1) if states[0].dim() > 2 else torch.stack(states, -1)
+
+
+def _extras(
+    plan: Plan, x: Tensor, sizes: Mapping[str, int], further: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What a step reads besides x: of steps, the cell's own and the masks; of sequences, masks."""
+    steps, sequences = draw_masks(plan, x, sizes)
+    return {**further, **steps}, sequences
+
+
 def draw_masks(
     plan: Plan, x: Tensor, sizes: Mapping[str, int]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The further inputs of one layer and direction, for (time, batch, …): of steps, of sequences.
+    """The masks of one layer and direction, for (time, batch, …): of steps, of sequences.
 
     Recurrent dropout draws one mask a sequence, 0 or 1/(1 − p). Zoneout draws a mask of 0 and 1 at
     each step in training, and is the probability itself in evaluation.
     """
     steps, sequences = {}, {}
     time, batch = x.shape[:2]
-    for extra in plan.graph.inputs[1:]:
-        size = sizes[extra.size]
+    for extra in plan.graph.inputs[plan.own_inputs :]:
+        shape = shape_of(extra.dims, sizes)
         if extra.varies == "sequence":
-            ones = x.new_ones(batch, size)
+            ones = x.new_ones(batch, *shape)
             sequences[extra.name] = torch.dropout(ones, plan.recurrent_dropout, plan.training)
         elif plan.training:
             steps[extra.name] = torch.empty(
-                time, batch, size, dtype=x.dtype, device=x.device
+                time, batch, *shape, dtype=x.dtype, device=x.device
             ).bernoulli_(plan.zoneout)
         else:
-            constant = x.new_full((1, 1, 1), plan.zoneout)
-            steps[extra.name] = constant.expand(time, batch, size)
+            constant = x.new_full((1,) * (2 + len(shape)), plan.zoneout)
+            steps[extra.name] = constant.expand(time, batch, *shape)
     return steps, sequences
