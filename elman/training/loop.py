@@ -69,6 +69,8 @@ class Loop:
         self.console, self.fabric = console, fabric
         self.model = task.model
         self.parameters = [w for w in self.model.parameters() if w.requires_grad]
+        for weight in self.parameters:
+            weight.grad = None  # a task that is used again may hold one from before
         self.optimizers = make_optimizers(self.model, options)
         self.average = Average.of(self.parameters, options.ema) if options.ema else None
         self.position = Position()
