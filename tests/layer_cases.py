@@ -7,6 +7,8 @@ from cases import CELLS, SIZES, VARIANTS, Case
 
 import elman
 
+# Cells that read nothing but x; those with further inputs have tests of their own.
+PLAIN = tuple(c for c in CELLS if len(c.graph.inputs) == 1)
 DROPINS = ("LSTM", "GRU", "RNN")
 FEW = tuple(
     c

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import CELLS, SIZES
-from layer_cases import DROPINS, FEW, as_tuple, flat, gradients, layer_of, rows, total
+from cases import SIZES
+from layer_cases import DROPINS, FEW, PLAIN, as_tuple, flat, gradients, layer_of, rows, total
 from tolerances import assert_close, assert_same_bits
 
 import elman
@@ -17,7 +17,7 @@ TIME, BATCH, INPUT = 6, 3, SIZES["input"]
 LENGTHS = torch.tensor([4, 6, 1])
 
 every_layer = pytest.mark.parametrize(
-    "case", [*CELLS, *DROPINS], ids=lambda c: c if isinstance(c, str) else c.id
+    "case", [*PLAIN, *DROPINS], ids=lambda c: c if isinstance(c, str) else c.id
 )
 few_layers = pytest.mark.parametrize(
     "case", [*FEW, *DROPINS], ids=lambda c: c if isinstance(c, str) else c.id
@@ -226,11 +226,11 @@ def test_double_backward_forward_mode_and_vmap(case):
     mapped = torch.func.vmap(run, in_dims=(0, None))(many, parameters)
     assert_close(mapped, torch.stack([run(x, parameters), run(tangent, parameters)]))
     x = x.requires_grad_()
-    (first,) = torch.autograd.grad(total(layer(x)[0]), x, create_graph=True)
+    (first,) = torch.autograd.grad(total(layer(x)[0].sin()), x, create_graph=True)
     (second,) = torch.autograd.grad((first * tangent).sum(), x)
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x, tangent)
-        (slope,) = torch.autograd.grad(total(layer(dual)[0]), dual, create_graph=True)
+        (slope,) = torch.autograd.grad(total(layer(dual)[0].sin()), dual, create_graph=True)
         twice = torch.autograd.forward_ad.unpack_dual(slope).tangent
     assert_close(second, twice)
 
@@ -248,7 +248,8 @@ def test_layouts_are_views_of_one_thing(case):
     assert_same_bits(out_first.transpose(0, 1), out)
     assert_same_bits(as_tuple(state_first), as_tuple(state))
     assert_same_bits(tuple(s.transpose(0, 1) for s in as_tuple(states_first)), as_tuple(states))
-    assert_close(as_tuple(states)[0], out)
+    if isinstance(case, str) or case.graph.output == case.graph.new_states[0]:
+        assert_close(as_tuple(states)[0], out)
     assert all(s.shape[:2] == out.shape[:2] for s in as_tuple(states))
     alone, alone_state = layer(x[:, 0], resets=resets[:, 0])
     assert_close(alone, layer(x, resets=resets)[0][:, 0])

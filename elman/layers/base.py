@@ -21,7 +21,7 @@ from elman.equation.sizes import number, shape_of
 from elman.errors import InputError
 from elman.layers import checks
 from elman.layers.explain import explain
-from elman.layers.forms import UNBATCHED, Further, Given, given, real_steps
+from elman.layers.forms import UNBATCHED, Given, further_inputs, given, real_steps
 from elman.layers.states import as_tuple, read_state, write_state
 from elman.layers.stepper import Stepper
 from elman.layers.walk import Plan, walk
@@ -230,6 +230,7 @@ class RecurrentLayer(nn.Module):
                 f"{self.owner}: return_states is {return_states!r}; give True for the states of "
                 "the last layer, 'layers' for those of every layer, or False"
             )
+        further = further_inputs(self.owner, self.cell.graph, self._sizes[0], inputs)
         choice = self._choose(resets is not None, bool(return_states))
         whole = lengths is None and not return_states and self._is_whole(choice)
         if whole and isinstance(x, Tensor):
@@ -242,21 +243,9 @@ class RecurrentLayer(nn.Module):
             input_size=self.input_size,
             dtype=self._weight().dtype,
             batch_first=self.batch_first,
-            further=self._further_inputs(inputs),
+            further=further,
         )
         return self._run_walk(got, state, choice, return_states)
-
-    def _further_inputs(self, inputs: Mapping[str, Tensor] | None) -> dict[str, Further]:
-        """The further inputs of the cell, each with the shape that a step of a row has."""
-        declared = {i.name: shape_of(i.dims, self._sizes[0]) for i in self.cell.graph.inputs[1:]}
-        inputs = inputs or {}
-        if set(inputs) != set(declared):
-            needs = ", ".join(declared) or "no further inputs"
-            raise InputError(
-                f"{self.owner}: the cell {self.cell.name} takes {needs}; inputs= gives "
-                f"{', '.join(inputs) or 'none'}"
-            )
-        return {name: Further(inputs[name], shape) for name, shape in declared.items()}
 
     def _weight(self) -> Tensor:
         """A tensor of the layer's number type and device."""

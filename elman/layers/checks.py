@@ -272,11 +272,13 @@ def check_further(
 ) -> None:
     """Check a further input of the cell against the shape that goes with x."""
     if not isinstance(value, Tensor):
-        raise ArgumentTypeError(f"{owner}: the input {name} is a {type(value).__name__}; give a tensor")
+        raise ArgumentTypeError(
+            f"{owner}: the input {name} is a {type(value).__name__}; give a tensor"
+        )
     if tuple(value.shape) != expected:
         raise SizeError(
-            f"{owner}: the input {name} has shape {tuple(value.shape)}; expected {expected}, as x is "
-            f"{tuple(like.shape)}"
+            f"{owner}: the input {name} has shape {tuple(value.shape)}; expected {expected} "
+            f"beside x of {tuple(like.shape)}"
         )
     if value.dtype != like.dtype or value.device != like.device:
         raise SizeError(

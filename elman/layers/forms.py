@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from elman.equation import Graph
+from elman.equation.sizes import shape_of
 from elman.errors import InputError
 from elman.layers import checks
 
@@ -68,6 +70,20 @@ class Further:
 
     value: Tensor
     shape: tuple[int, ...]
+
+
+def further_inputs(
+    owner: str, graph: Graph, sizes: Mapping[str, int], inputs: Mapping[str, Tensor] | None
+) -> dict[str, Further]:
+    """The further inputs that a cell asks for, as given; InputError where they are not those."""
+    declared = {i.name: shape_of(i.dims, sizes) for i in graph.inputs[1:]}
+    inputs = inputs or {}
+    if inputs.keys() != declared.keys():
+        raise InputError(
+            f"{owner}: the cell {graph.name} takes {', '.join(declared) or 'no further inputs'}; "
+            f"inputs= gives {', '.join(inputs) or 'none'}"
+        )
+    return {name: Further(inputs[name], shape) for name, shape in declared.items()}
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,8 @@ class Recurrent(RecurrentLayer):
                 state before that step, in the reverse direction after it.
             return_states: True adds every state of the last layer at every step, in the state's
                 order and shaped like the outputs; "layers" a tuple of that for every layer.
+            inputs: the cell's further inputs by name, such as {"dt": dt}, shaped as x with the
+                input's own sizes in place of the features; every layer of the stack reads them.
 
         Returns:
             (out, state), or (out, state, states).
@@ -185,7 +187,7 @@ class Recurrent(RecurrentLayer):
         Raises:
             SizeError: shapes, number types or lengths that do not fit, named.
         """
-        return self._forward(x, state, lengths, resets, return_states)
+        return self._forward(x, state, lengths, resets, return_states, inputs)
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments as plain data, the cell as its equation.

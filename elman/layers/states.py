@@ -1,8 +1,9 @@
 """States between their outer form and what each layer and direction carries.
 
 Outside, a state is torch.nn's: (layers·directions, batch, size), in a tuple where a cell has
-several; a state that is a matrix has two sizes, one that is a number has none. A cell with delays has its delay lines after the states, (directions, batch, depth, size)
-for each layer and line. Inside, each layer and direction carries a tuple of its own.
+several; a state that is a matrix has two sizes, one that is a number has none. A cell with delays
+has its delay lines after the states, (directions, batch, depth, …) for each layer and line. Inside,
+each layer and direction carries a tuple of its own.
 """
 
 from __future__ import annotations

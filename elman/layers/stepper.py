@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +13,7 @@ from elman.backends.call import Carried
 from elman.backends.reference import Step
 from elman.errors import InputError
 from elman.layers import checks
+from elman.layers.forms import further_inputs
 from elman.layers.states import read_state, write_state
 from elman.layers.walk import draw_masks
 
@@ -66,11 +67,12 @@ class Stepper:
         """Cut the gradient here; the values stay."""
         self._carried = [tuple(c.detach() for c in carried) for carried in self._carried]
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
         """One step.
 
         Args:
             x: (batch, input), or (input,) without a batch; the same at every step.
+            inputs: the cell's further inputs by name, each (batch, …), or (…) without a batch.
 
         Returns:
             Tensor: the output of this step, (batch, output) or (output,).
@@ -78,6 +80,11 @@ class Stepper:
         layer = self._layer
         self._check(x)
         batched = x.dim() == 2
+        further, graph = {}, layer.cell.graph
+        given_inputs = further_inputs(layer.owner, graph, layer._sizes[0], inputs)
+        for name, one in given_inputs.items():
+            checks.check_further(layer.owner, name, one.value, (*x.shape[:-1], *one.shape), x)
+            further[name] = one.value if batched else one.value.unsqueeze(0)
         x = x if batched else x.unsqueeze(0)
         if not self._carried:
             self._start(x, batched)
@@ -94,7 +101,8 @@ class Stepper:
             by_step, by_sequence = draw_masks(plan, x.unsqueeze(0), sizes)
             if len(self._masks) <= i:
                 self._masks.append(by_sequence)
-            extras = {**{k: v[0] for k, v in by_step.items()}, **by_sequence, **self._masks[i]}
+            by_step = {k: v[0] for k, v in by_step.items()}
+            extras = {**further, **by_step, **by_sequence, **self._masks[i]}
             x, after = steps[i](x, self._carried[i], extras)
             if plan.residual and i:
                 x = x + below
