@@ -59,6 +59,11 @@ class Cell:
         return self.doc.strip().split("\n", 1)[0]
 
     @property
+    def body(self) -> Callable | None:
+        """The function that the cell was made of; None for a cell that was loaded from a file."""
+        return self._body
+
+    @property
     def arguments(self) -> tuple[str, ...]:
         """The names of what the body takes after p: x, further inputs and states, in its order."""
         if self._body is None:
@@ -154,6 +159,17 @@ class Cell:
                 self._body, hyper, self._declared, self.family, self.doc, self.source
             )
         return self._variants[key]
+
+    def traced_again(self) -> Cell:
+        """The same cell of a fresh trace of its body; itself where it has none.
+
+        Raises:
+            EquationError: this time the body does what an equation cannot.
+        """
+        if self._body is None:
+            return self
+        given = self.hyper, self._declared, self.family, self.doc, self.source
+        return _traced(self._body, *given)
 
     def to_json(self) -> dict[str, Any]:
         """Everything that rebuilds the cell without its code, as plain data."""
