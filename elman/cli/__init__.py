@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import elman
-from elman.cli import cells, demo, evaluate, generate, score, train
+from elman.cli import cells, check, demo, evaluate, generate, score, train
 from elman.cli.usage import UsageError, explain
 from elman.errors import ElmanError
 
@@ -31,6 +31,7 @@ app.command("generate")(generate.command)
 app.command("score")(score.command)
 app.command("evaluate")(evaluate.command)
 app.command("cells")(cells.command)
+app.command("check")(check.command)
 app.add_typer(demo.app, name="demo")
 
 
