@@ -20,7 +20,7 @@ from elman.errors import (
     SizeError,
     TrainingStopped,
 )
-from elman.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, Recurrent, RNNCell
+from elman.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, Recurrent, RNNCell, convert, revert
 from elman.learning import BPTT
 
 if TYPE_CHECKING:
@@ -49,9 +49,11 @@ __all__ = [
     "block_diagonal",
     "cell",
     "cells",
+    "convert",
     "delay",
     "linear",
     "load",
+    "revert",
     "train",
 ]
 

@@ -1,8 +1,20 @@
 """Layers: any cell in a stack, and drop-ins for torch.nn's recurrent layers."""
 
+from elman.layers.convert import convert, revert
 from elman.layers.dropins import GRU, LSTM, RNN
 from elman.layers.recurrent import Recurrent
 from elman.layers.single import GRUCell, LSTMCell, RNNCell
 from elman.layers.stepper import Stepper
 
-__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "Recurrent", "Stepper"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
+    "Recurrent",
+    "Stepper",
+    "convert",
+    "revert",
+]
