@@ -19,6 +19,24 @@ CASES = {
     "in-place method": ("h.add_(1)\n    return h", 6, r"add\(…\)"),
     "in-place relu": ("return torch.nn.functional.relu(h, inplace=True)", 6, "in place"),
     "out=": ("return torch.tanh(h, out=h)", 6, "in place"),
+    "an argument added to in place": ("h += p.W @ x\n    return h", 6, r"into h; write v = h \+ …"),
+    "a parameter scaled in place": ("p.b *= 2\n    return h + p.b", 6, r"into p\.b"),
+    "a delayed value written in place": (
+        "d = elman.delay(x, 2)\n    d -= x\n    return h + p.W @ d",
+        7,
+        "in place into x",
+    ),
+    "a detached value": ("return torch.tanh(p.W @ x + h.detach())", 6, r"BPTT\(window="),
+    "a detached value, the function": ("return torch.detach(h)", 6, r"BPTT\(window="),
+    "noise": ("return h + torch.randn_like(h)", 6, "inputs="),
+    "dropout": ("return torch.nn.functional.dropout(h, 0.5)", 6, "layer's options"),
+    "joined vectors": ("return torch.tanh(p.W @ torch.cat([x, h]))", 6, r"p\.W @ x \+ p\.U @ h"),
+    "parts of a vector": ("a, b = h.chunk(2)\n    return a", 6, "a parameter for each part"),
+    "a number of a value": ("return h * h.item()", 6, "torch.where"),
+    "a size": ("return h / h.size(0)", 6, "found by use"),
+    "a cast": ("return h.double()", 6, "the layer moves and casts"),
+    "NumPy first": ("return np.ones(3) * h", 6, "np.multiply was called.*torch.multiply"),
+    "sizes that do not agree": ("return p.W @ x + torch.outer(h, h)", 6, "a vector and a matrix"),
     "indexing": ("return h[0]", 6, "indexed"),
     "unpacking": ("a, b = h\n    return a", 6, "taken apart"),
     "length": ("return h * len(h)", 6, "found by use"),
@@ -89,6 +107,11 @@ def test_error_names_file_line_and_remedy(name, tmp_path):
 def test_signatures(signature, says):
     with pytest.raises(elman.EquationError, match=says):
         exec(compile(f"import elman\n@elman.cell\n{signature}\n", "mine.py", "exec"), {})
+
+
+def test_a_state_that_is_not_returned():
+    with pytest.raises(elman.EquationError, match=r"1 value\(s\); it has 2 .*: return h, c"):
+        exec(compile("import elman\n@elman.cell\ndef f(p, x, h, c):\n    return h\n", "f", "exec"))
 
 
 def test_declarations_must_name_what_is_there():

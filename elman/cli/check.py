@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from elman.cli.terminal import Json, print_json
+from elman.cli.terminal import Json, print_json, width
 
 
 def command(
@@ -47,6 +47,6 @@ def command(
     if as_json:
         print_json(as_data(report))
     else:
-        print(*as_text(report), sep="\n")
+        print(*as_text(report, min(width(), 100)), sep="\n")
     if not report.holds:
         raise typer.Exit(1)

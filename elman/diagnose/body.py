@@ -138,6 +138,8 @@ def gradient_of_the_body(trial: Trial) -> Comparison:
             gradients.append(_gradients(new, leaves, trial.numbers(5)))
         for name, expected in gradients[1].items():
             result.add(f"the gradient of {name}", gradients[0][name], expected)
+    if not result.holds:
+        result.hint = _without_gradient(trial)
     return result
 
 
@@ -218,6 +220,19 @@ def _first_difference(trial: Trial) -> str:
             difference = apart(node.name, found.detach(), traced.detach())
             if difference and difference.far > ROUNDING:
                 return f"the first value of the body that differs is {node.name}"
+    return ""
+
+
+def _without_gradient(trial: Trial) -> str:
+    """The first named value of the equation that no gradient passes in the body."""
+    now, past = Moment(trial, 0, trial.time - 1).copy(leaves=True)
+    weights = {k: v.clone().requires_grad_() for k, v in trial.parameters.items()}
+    local: dict[str, Any] = {}
+    _watched(trial.cell, lambda: call(trial.cell, weights, now, past), local)
+    for node in trial.graph.nodes:
+        value = local.get(node.name)
+        if isinstance(value, Tensor) and not value.requires_grad:
+            return f"in the body no gradient passes {node.name}"
     return ""
 
 

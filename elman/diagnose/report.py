@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import Any
 
 from torch import Tensor
 
 from elman.diagnose.check import Report, Verdict
-from elman.diagnose.gain import Gain
+from elman.diagnose.gain import Gain, Start
 from elman.diagnose.trial import Trial
 from elman.equation.write import equation
 
@@ -18,15 +19,26 @@ MARKS = {True: "✓", False: "✗", None: "–"}
 MOST_NUMBERS = 24
 
 
-def as_text(report: Report) -> list[str]:
-    """The lines of a report: the equation, a line for each law, what is broken, the figures."""
+def as_text(report: Report, width: int = 100) -> list[str]:
+    """The lines of a report: the equation, a line for each law, what is broken, the figures.
+
+    Args:
+        report: of `elman.diagnose.check`.
+        width: the number of columns to which sentences are folded.
+    """
     cell = report.cell
     lines = [f"{cell.name}: {cell.title}" if cell.title else cell.name, ""]
     lines += [f"    {line}" for line in equation(cell.graph)]
     lines += ["", *_table(report), ""]
+    told: list[str] = []
     for verdict in report.broken:
-        lines += [*_broken(verdict), ""]
-    lines += [*_figures(report), ""]
+        case = _case(verdict)
+        lines += [
+            *_broken(verdict, ["  the same case as above"] if case == told else case, width),
+            "",
+        ]
+        told = case
+    lines += [*_figures(report, width), ""]
     tried = sum(v.holds is not None for v in report.verdicts)
     end = f"{report.seconds:.1f} s, seed {report.seed}"
     if report.holds:
@@ -53,24 +65,36 @@ def _figure(value: float) -> str:
     return "0" if value == 0 else f"{value:.0e}" if value < 0.1 else f"{value:.2g}"
 
 
-def _broken(verdict: Verdict) -> list[str]:
+def _broken(verdict: Verdict, case: list[str], width: int) -> list[str]:
     """What broke, the smallest case, the two numbers, and what is usually wrong."""
-    case, lines = verdict.case, [f"{verdict.law.name} is broken."]
-    lines += [f"  {sentence}" for sentence in verdict.said]
-    if case is not None:
-        sizes = ", ".join(f"{name} {size}" for name, size in case.sizes.items())
-        lines.append(
-            f"  smallest case: {sizes}, {_count(case.time, 'step')}, {_count(case.batch, 'row')}"
-        )
-        lines += [f"    {name} = {value}" for name, value in _numbers(case).items()]
+    lines = [f"{verdict.law.name} is broken."]
+    for sentence in verdict.said:
+        lines += _folded("  ", sentence, width)
+    lines += case
     if verdict.difference is not None and not verdict.said:
         d = verdict.difference
         place = f", entry {list(d.place)}" if d.place else ""
         one, other = verdict.sides
-        lines.append(f"  {d.what}{place}: {d.found:.8g} by {one}, {d.expected:.8g} by {other}")
+        numbers = f"{d.found:.8g} by {one}, {d.expected:.8g} by {other}"
+        lines += _folded("  ", f"{d.what}{place}: {numbers}", width)
     if verdict.hint:
-        lines.append(f"  {verdict.hint}")
-    return [*lines, f"  usually: {verdict.law.remedy}"]
+        lines += _folded("  ", verdict.hint, width)
+    return lines + _folded("  usually: ", verdict.law.remedy, width)
+
+
+def _case(verdict: Verdict) -> list[str]:
+    """The smallest case that is broken, and where it is small enough all that it reads."""
+    case = verdict.case
+    if case is None:
+        return []
+    sizes = ", ".join(f"{name} {size}" for name, size in case.sizes.items())
+    count = f"{_count(case.time, 'step')}, {_count(case.batch, 'row')}"
+    numbers = [f"    {name} = {value}" for name, value in _numbers(case).items()]
+    return [f"  smallest case: {sizes}, {count}", *numbers]
+
+
+def _folded(head: str, text: str, width: int) -> list[str]:
+    return textwrap.wrap(head + text, max(width, 40), subsequent_indent=" " * len(head))
 
 
 def _count(number: int, word: str) -> str:
@@ -94,20 +118,22 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.5g}")
 
 
-def _figures(report: Report) -> list[str]:
+def _figures(report: Report, width: int) -> list[str]:
     start, cost = report.start, report.cost
+    if start is None or cost is None:
+        return ["The figures of its start are left out: the equation cannot be run."]
     sizes = ", ".join(f"{name} {size}" for name, size in report.sizes.items())
     lines = [f"At the start ({sizes}; white noise as input):"]
-    lines.append(f"  state      {_gain(start.state, 'at step 1')}")
-    lines.append(f"  gradient   {_gain(start.gradient, 'one step back')}")
+    lines += _folded("  state      ", _gain(start.state, "at step 1"), width)
+    lines += _folded("  gradient   ", _gain(start.gradient, "one step back"), width)
     if start.silent:
         names = ", ".join(f"p.{name}" for name in start.silent)
-        lines.append(f"  no effect  {names}: the gradient is zero in all steps")
-    lines.append(
-        f"  cost       {cost.parameters:,} parameters; a step and row: {cost.operations:,} "
-        f"operations, {cost.carried:,} bytes carried on, {cost.kept:,} kept for the backward"
+        lines += _folded("  no effect  ", f"{names}: the gradient is zero at all steps", width)
+    words = (
+        f"{cost.parameters:,} parameters; a step and row: {cost.operations:,} operations, "
+        f"{cost.carried:,} bytes carried on, {cost.kept:,} kept for the backward"
     )
-    return lines
+    return lines + _folded("  cost       ", words, width)
 
 
 def _gain(gain: Gain, where: str) -> str:
@@ -116,10 +142,10 @@ def _gain(gain: Gain, where: str) -> str:
     if gain.word == "overflowing":
         return f"{gain.word:12}no number is left after {_count(gain.steps, 'step')}"
     if gain.last == 0:
-        return f"{gain.word:12}{gain.first:.2g} {where}, nothing after {_count(gain.steps, 'more')}"
+        return f"{gain.word:12}{gain.first:.2g} {where}, nothing after {gain.steps} more"
     return (
         f"{gain.word:12}{gain.first:.2g} {where}, {gain.last:.2g} after {gain.steps} more "
-        f"(× {gain.rate:.3g} a step)"
+        f"(× {gain.rate:.3f} a step)"
     )
 
 
@@ -132,12 +158,8 @@ def as_data(report: Report) -> dict[str, Any]:
         "seed": report.seed,
         "laws": [_verdict_as_data(v) for v in report.verdicts],
         "sizes": dict(report.sizes),
-        "start": {
-            "state": _gain_as_data(report.start.state),
-            "gradient": _gain_as_data(report.start.gradient),
-            "no_effect": list(report.start.silent),
-        },
-        **report.cost._asdict(),
+        "start": _start_as_data(report.start),
+        "cost": None if report.cost is None else report.cost._asdict(),
         "seconds": round(report.seconds, 3),
     }
 
@@ -168,6 +190,16 @@ def _verdict_as_data(verdict: Verdict) -> dict[str, Any]:
             verdict.sides[1]: _finite(d.expected),
         }
     return data | {"said": list(verdict.said), "hint": verdict.hint}
+
+
+def _start_as_data(start: Start | None) -> dict[str, Any] | None:
+    if start is None:
+        return None
+    return {
+        "state": _gain_as_data(start.state),
+        "gradient": _gain_as_data(start.gradient),
+        "no_effect": list(start.silent),
+    }
 
 
 def _gain_as_data(gain: Gain) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -49,21 +49,27 @@ def _compare_slopes(trial: Trial, result: Comparison) -> None:
     scale = max((float(g.norm()) for g in gradients.values()), default=0.0)
     for name, leaf in leaves.items():
         direction = torch.randn(leaf.shape, generator=numbers, dtype=leaf.dtype)
-        direction = direction / max(float(direction.norm()), 1e-12)
+        direction = direction / direction.norm()
         slope = (gradients[name] * direction).sum()
-        found = []
-        for step in STEPS:
-            ahead = value(leaves | {name: leaf + step * direction})
-            behind = value(leaves | {name: leaf - step * direction})
-            quotient = (ahead - behind) / (2 * step)
-            far = float((slope - quotient).abs()) / max(scale, 1e-3)
-            found.append((far, quotient))
-            if far <= 1e-2 * result.tolerance:
-                break
-        quotient = min(found, key=lambda pair: pair[0])[1]
+
+        def along(step: float, name=name, direction=direction) -> Tensor:
+            return value(leaves | {name: leaves[name] + step * direction})
+
+        quotient = _quotient(along, slope, max(scale, 1e-3) * result.tolerance)
         # Beside the largest gradient: the quotient's rounding is that of the whole sum.
-        both = torch.stack([slope, torch.as_tensor(scale).to(slope)])
-        result.add(f"the slope along {name}", both, torch.stack([quotient, both[1]]))
+        beside = torch.full_like(slope, scale)
+        pair = torch.stack([slope, beside]), torch.stack([quotient, beside])
+        result.add(f"the slope along {name}", *pair)
+
+
+def _quotient(along: Callable[[float], Tensor], slope: Tensor, near: float) -> Tensor:
+    """The difference quotient of the step that comes nearest to the slope, the first near it."""
+    found = []
+    for step in STEPS:
+        found.append(((along(step) - along(-step)) / (2 * step)).detach())
+        if float((found[-1] - slope).abs()) < 0.01 * near:
+            break
+    return min(found, key=lambda quotient: float((quotient - slope).abs()))
 
 
 def _as_function(trial: Trial) -> tuple[dict[str, Tensor], Callable]:
@@ -96,33 +102,28 @@ def adjoint_is_autograd(trial: Trial) -> Comparison:
     graph = trial.graph
     coarse = [COARSE_SLOPES[n.op] for n in graph.nodes if n.op in COARSE_SLOPES]
     result = Comparison("the adjoint", "autograd", max([ROUNDING, *coarse]))
-    parameters, inputs, states, delayed = _last_step(trial)
-    weights = {k: v.clone().requires_grad_() for k, v in parameters.items()}
-    asked = [
-        {k: v.clone().requires_grad_() for k, v in group.items()}
-        for group in (inputs, states, delayed)
-    ]
-    values = step_values(graph, weights, *asked)
-    numbers = trial.numbers(8)
-    cotangents = [
-        torch.randn(values[i].shape, generator=numbers, dtype=torch.float64)
-        for i in (graph.output, *graph.new_states)
-    ]
-    leaves = [*weights.values(), *(v for group in asked for v in group.values())]
+    plain = _last_step(trial)
+    asked = _LastStep(
+        _leaves(plain.parameters), _leaves(plain.inputs), _leaves(plain.states),
+        _leaves(plain.delayed),
+    )  # fmt: skip
+    values = step_values(graph, *asked)
     new = [values[i] for i in (graph.output, *graph.new_states)]
+    numbers = trial.numbers(8)
+    cotangents = [torch.randn(v.shape, generator=numbers, dtype=v.dtype) for v in new]
+    leaves = [v for group in asked for v in group.values()]
     expected = torch.autograd.grad(new, leaves, cotangents, materialize_grads=True)
     backward = adjoint(graph)
-    plain = step_values(graph, parameters, inputs, states, delayed)
+    values = step_values(graph, *plain)
     by_name = dict(zip(trial.cell.states, cotangents[1:], strict=True))
-    pulled = pull_back(backward, plain, cotangents[0], by_name)
-    found = [*parameter_gradients(backward, parameters, plain, pulled).values()]
-    places = (backward.inputs, backward.states, backward.delayed)
-    for group, place in zip((inputs, states, delayed), places, strict=True):
+    pulled = pull_back(backward, values, cotangents[0], by_name)
+    found = [*parameter_gradients(backward, plain.parameters, values, pulled).values()]
+    places = {**backward.inputs, **backward.states, **backward.delayed}
+    for group in plain[1:]:
         for name, value in group.items():
-            found.append(pulled[place[name]] if name in place else torch.zeros_like(value))
-    names = [f"p.{name}" for name in weights]
-    names += [f"{name}" for group in asked for name in group]
-    result.add_all([f"the gradient of {name}" for name in names], found, expected)
+            found.append(pulled[places[name]] if name in places else torch.zeros_like(value))
+    names = [f"the gradient of {name}" for group in asked for name in group]
+    result.add_all(names, found, expected)
     return result
 
 
@@ -176,8 +177,23 @@ def _alone(graph: Graph, parameters: dict[str, Tensor]) -> dict[int, Any]:
     return values
 
 
-def _last_step(trial: Trial):
-    """What the last step of a trial reads: parameters, inputs, states, delayed values, by name."""
+class _LastStep(NamedTuple):
+    """What the last step of a trial reads, for all rows, by name."""
+
+    parameters: dict[str, Tensor]
+    inputs: dict[str, Tensor]
+    states: dict[str, Tensor]
+    delayed: dict[tuple[str, int], Tensor]
+
+
+Key = TypeVar("Key")
+
+
+def _leaves(values: dict[Key, Tensor]) -> dict[Key, Tensor]:
+    return {key: value.clone().requires_grad_() for key, value in values.items()}
+
+
+def _last_step(trial: Trial) -> _LastStep:
     moments = [Moment(trial, row, trial.time - 1) for row in range(trial.batch)]
     graph = trial.graph
 
@@ -191,4 +207,5 @@ def _last_step(trial: Trial):
             place = steps - 1 - (name in trial.cell.states)
             delayed[name, steps] = torch.stack([m.past[name][place] for m in moments])
     inputs = {i.name: rows(i.name) for i in graph.inputs}
-    return trial.parameters, inputs, {name: rows(name) for name in trial.cell.states}, delayed
+    states = {name: rows(name) for name in trial.cell.states}
+    return _LastStep(trial.parameters, inputs, states, delayed)

@@ -106,8 +106,11 @@ class Trial:
 
     @property
     def finite(self) -> bool:
-        """Whether the run gives numbers."""
-        out, last, _ = self.whole
+        """Whether the run gives numbers; also where it fails, for the laws to tell."""
+        try:
+            out, last, _ = self.whole
+        except Exception:
+            return True
         return all(bool(v.isfinite().all()) for v in (out, *last))
 
     def drawn(self) -> Trial:

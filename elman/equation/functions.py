@@ -17,6 +17,30 @@ NAMES: list[str] = []
 METHODS: dict[str, Callable] = {}
 
 
+_NUMBER = "a value has no number while it is traced; write torch.where for a choice"
+_SIZE = "sizes are found by use and have no number here"
+_PARTS = "a value cannot be taken apart or joined; use a parameter for each part"
+_LAYER = "leave it out; the layer moves and casts all values"
+_GRADIENT = "an equation keeps every gradient; elman.BPTT(window=…) cuts it between steps"
+_NOISE = (
+    "an equation has no noise; give it as an input, @elman.cell(inputs=…), or use a layer's options"
+)
+
+# What to write in place of what is often tried and is not there.
+INSTEAD: dict[str, str] = {
+    **dict.fromkeys(["item", "tolist", "any", "all", "argmax", "nonzero"], _NUMBER),
+    **dict.fromkeys(["size", "numel", "dim", "ndim"], _SIZE),
+    **dict.fromkeys(["view", "reshape", "chunk", "split", "narrow", "flatten", "stack"], _PARTS),
+    **dict.fromkeys(["to", "float", "double", "half", "cpu", "cuda", "dtype", "device"], _LAYER),
+    **dict.fromkeys(["detach", "data", "requires_grad", "grad"], _GRADIENT),
+    **dict.fromkeys(["rand_like", "randn_like", "bernoulli", "dropout", "normal"], _NOISE),
+    **dict.fromkeys(["cat", "concat", "hstack"], "write p.W @ x + p.U @ h for [W U] [x; h]"),
+    "linear": "write p.W @ x + p.b",
+    "numpy": "use the torch function",
+    "clone": "leave it out; values are never written in place",
+}
+
+
 def _plain(op: str) -> Callable:
     """A torch function that is one operation on one, two or three operands."""
     arity = OPERATIONS[op].arity

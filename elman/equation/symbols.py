@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from elman.equation.functions import FUNCTIONS, METHODS, NAMES
+from elman.equation.functions import FUNCTIONS, INSTEAD, METHODS, NAMES
 from elman.equation.operations import OPERATIONS
 from elman.equation.sizes import Shape, Size
 from elman.errors import EquationError, nearest
@@ -284,6 +284,8 @@ class Symbol:
         recorder = _recorder_of((args, kwargs or {}))
         if func not in FUNCTIONS:
             name = getattr(func, "__name__", str(func))
+            if name in INSTEAD:
+                recorder.fail(f"torch.{name} cannot stand in an equation; {INSTEAD[name]}")
             recorder.fail(
                 f"torch.{name} is not an operation of the language.{nearest(name, NAMES)} There "
                 f"are: + − * / ** @, {', '.join(NAMES)}, elman.delay"
@@ -298,6 +300,8 @@ class Symbol:
             return lambda *args, **kwargs: METHODS[name](self.recorder, self, *args, **kwargs)
         if name.startswith("__"):
             raise AttributeError(name)
+        if name in INSTEAD:
+            self.recorder.fail(f".{name} cannot stand in an equation; {INSTEAD[name]}")
         if name.endswith("_"):
             self.recorder.fail(
                 f".{name}() writes in place; write {name[:-1]}(…) and use what it returns"
@@ -401,6 +405,21 @@ class Symbol:
         self.recorder.fail(
             f"np.{ufunc.__name__} was called on a value of the equation; use torch.{ufunc.__name__}"
         )
+
+
+def _augmented(sign: str, plain: str):
+    def write(self: Symbol, other):
+        # On a tensor, h += v writes into what the caller gave; into a value of the body it may.
+        if self.entry[0] in ("input", "state", "parameter", "delayed"):
+            name = f"p.{self.name}" if self.is_parameter else self.name
+            self.recorder.fail(f"{sign}= writes in place into {name}; write v = {name} {sign} …")
+        return getattr(self, plain)(other)
+
+    return write
+
+
+for _sign, _word in {"+": "add", "-": "sub", "*": "mul", "/": "truediv", "**": "pow"}.items():
+    setattr(Symbol, f"__i{_word}__", _augmented(_sign, f"__{_word}__"))
 
 
 class TracedParameters:
