@@ -330,7 +330,7 @@ def main() -> int:
         rows.append(row)
         print(
             f"{name:28} {row.version:8} {row.replaced:8} {row.output:8.1e} {row.step:8.1e} "
-            f"{'same' if row.state_dict else 'DIFFER':6} {'exact' if row.reverted else 'NO':6} "
+            f"{'same' if row.state_dict else 'DIFFER':6} {'yes' if row.reverted else 'NO':6} "
             f"{row.forward:7.2f} {row.forward_backward:6.2f}"
         )
     if args.json:
