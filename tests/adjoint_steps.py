@@ -18,6 +18,7 @@ from elman.equation import (
 )
 from elman.equation.adjoint import Adjoint, adjoint, pull_back, step_values
 from elman.equation.graph import PARAMETER
+from elman.equation.sizes import shape_of
 
 REWRITES = {
     "plain": lambda graph: graph,
@@ -37,9 +38,11 @@ class Leaves:
 
         shapes = graph.parameter_shapes(sizes)
         self.parameters = {name: draw(*shape) for name, shape in shapes.items()}
-        self.inputs = {i.name: draw(batch, sizes[i.size]) for i in graph.inputs}
-        self.states = {s.name: draw(batch, sizes[s.size]) for s in graph.states}
-        self.lines = tuple(draw(batch, line.depth, sizes[line.size]) for line in graph.lines)
+        self.inputs = {i.name: draw(batch, *shape_of(i.dims, sizes)) for i in graph.inputs}
+        self.states = {s.name: draw(batch, *shape_of(s.dims, sizes)) for s in graph.states}
+        self.lines = tuple(
+            draw(batch, line.depth, *shape_of(line.dims, sizes)) for line in graph.lines
+        )
         self.graph = graph
 
     @property
@@ -95,14 +98,25 @@ def parameter_gradients(
     graph = backward.graph
     steady = alone_values(graph, leaves)
     totals: dict[int, torch.Tensor] = {}
-    for product in backward.products:
-        vectors = torch.cat([values[product.vector] for values, _ in steps])
-        cotangents = torch.cat([pulled[product.cotangent] for _, pulled in steps])
-        so_far = totals.get(product.weight, 0.0)
-        totals[product.weight] = so_far + cotangents.T @ vectors
+
+    def add(index: int, gradient: torch.Tensor) -> None:
+        assert gradient.shape == steady[index].shape
+        totals[index] = totals.get(index, 0.0) + gradient
+
+    def rows(index: int) -> torch.Tensor:
+        """A node's values, or cotangents, at all steps; what has no batch stands in every row."""
+        every = [both[index >= len(graph.nodes)][index] for both in steps]
+        alone = graph.levels[index] == PARAMETER if index < len(graph.nodes) else False
+        return torch.cat([v.expand(batch, *v.shape) if alone else v for v in every])
+
+    batch = next(iter(steps[0][1][i].shape[0] for i in backward.results), 0)
+    for weight, vector, cotangent in backward.products:
+        add(weight, torch.einsum("bo,bi->oi", rows(cotangent), rows(vector)))
+    for weight, first, second, cotangent in backward.bilinear:
+        three = rows(cotangent), rows(first), rows(second)
+        add(weight, torch.einsum("bo,bi,bj->oij", *three))
     for index, cotangent in backward.vectors.items():
-        summed = torch.cat([pulled[cotangent] for _, pulled in steps]).sum(0)
-        totals[index] = totals.get(index, 0.0) + summed.reshape(steady[index].shape)
+        add(index, rows(cotangent).sum(0))
     outputs = [steady[index] for index in totals]
     found = torch.autograd.grad(
         outputs, list(leaves.values()), list(totals.values()), materialize_grads=True

@@ -18,7 +18,8 @@ import elman
 from elman.backends.reference import initial_carried, run
 from elman.equation import OPERATIONS, Graph, Node, Parameter, State
 from elman.equation.adjoint import Adjoint, adjoint, pull_back, step_values
-from elman.equation.trace import trace
+from elman.equation.sizes import shape_of
+from elman.equation.trace import Declared, trace
 
 # torch's own first use of forward mode loads decompositions written with torch.jit.script.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
@@ -45,7 +46,7 @@ def test_stepping_the_adjoint_back_is_backpropagation_through_time(case, rewrite
     parameters = {k: 0.5 * draw(s) for k, s in graph.parameter_shapes(sizes).items()}
     x = draw(time, batch, sizes["input"])
     extras = {
-        i.name: draw(*([time] if i.varies == "step" else []), batch, sizes[i.size])
+        i.name: draw(*([time] if i.varies == "step" else []), batch, *shape_of(i.dims, sizes))
         for i in graph.inputs[1:]
     }
     start = initial_carried(graph, sizes, batch, dtype=torch.float64)
@@ -84,7 +85,7 @@ ONE = {
     "neg": lambda a: -a,
     "clamp": lambda a: torch.clamp(a, -0.5, 0.5),
     "softmax": lambda a: torch.softmax(-a, -1),
-    "layer_norm": lambda a: F.layer_norm(-a, a.shape),
+    "layer_norm": lambda a: F.layer_norm(-a, a.shape[-1:]),
     "square": lambda a: torch.tanh(a) ** 2,
     "cube": lambda a: torch.tanh(a) ** 3.0,
     "exponent": lambda a: 2.0 ** torch.tanh(a),
@@ -107,23 +108,89 @@ TWO = {
     "le": lambda a, b: torch.where(a <= 0.1, b, -a),
     "lerp": lambda a, b: torch.lerp(a, b, 0.3),
 }
-INSTRUCTIONS = st.tuples(st.sampled_from([*ONE, *TWO, "matmul"]), st.integers(0), st.integers(0))
+# What is not element by element, or mixes kinds: the kinds of operands and of the result, by which
+# "v" is a vector, "m" a matrix and "s" a scalar of a row.
+ACROSS = {
+    "product": ("v", "v", lambda p, a: p.U @ torch.tanh(a)),
+    "skew": ("v", "v", lambda p, a: (p.U - p.U.T) @ torch.tanh(a)),
+    "low rank": ("v", "v", lambda p, a: (p.A @ p.B) @ torch.tanh(a)),
+    "heads": ("v", "v", lambda p, a: elman.block_diagonal(p.R, 2) @ torch.tanh(a)),
+    "matvec": ("mv", "v", lambda p, a, b: torch.tanh(a) @ b),
+    "matmat": ("mm", "m", lambda p, a, b: torch.tanh(a) @ torch.tanh(b)),
+    "from the left": ("m", "m", lambda p, a: p.N @ torch.tanh(a)),
+    "from the right": ("m", "m", lambda p, a: torch.tanh(a) @ p.N),
+    "transpose": ("m", "m", lambda p, a: torch.tanh(a.T)),
+    "outer": ("vv", "m", lambda p, a, b: torch.outer(torch.tanh(a), b)),
+    "bilinear": ("vv", "v", lambda p, a, b: F.bilinear(torch.tanh(a), b, p.T)),
+    "dot": ("vv", "s", lambda p, a, b: torch.dot(torch.tanh(a), b)),
+    "sum": ("v", "s", lambda p, a: torch.sum(a)),
+    "mean": ("v", "s", lambda p, a: torch.mean(a)),
+    "sum of rows": ("m", "v", lambda p, a: torch.sum(a, -1)),
+    "mean of rows": ("m", "v", lambda p, a: torch.mean(a, -1)),
+    "all": ("m", "s", lambda p, a: torch.mean(torch.sum(a, -1))),
+    "column": ("mv", "m", lambda p, a, b: a * torch.tanh(b).unsqueeze(-1)),
+    "row": ("mv", "m", lambda p, a, b: torch.tanh(b).unsqueeze(-2) - a),
+    "both": ("vv", "m", lambda p, a, b: torch.tanh(a).unsqueeze(-1) / (2 + b.unsqueeze(-2) ** 2)),
+    "chosen rows": ("m", "m", lambda p, a: torch.softmax(2.0 * a, -1)),
+    "normal rows": ("m", "m", lambda p, a: F.layer_norm(a, a.shape[-1:])),
+    "oblong": (
+        "vv",
+        "v",
+        lambda p, a, b: torch.softmax(torch.outer(a, p.V.T @ b), -1) @ (p.V.T @ a),
+    ),
+    "one": ("v", "v", lambda p, a: p.k * torch.tanh(a) + p.k),
+    "one row": ("m", "m", lambda p, a: p.K * torch.tanh(a)),
+    "one column": ("m", "m", lambda p, a: torch.tanh(a) - p.L),
+    "scaled": ("sv", "v", lambda p, a, b: torch.tanh(a) * b),
+    "shifted": ("sm", "m", lambda p, a, b: b - a),
+    "over": ("sv", "v", lambda p, a, b: a / (1.5 + torch.tanh(b))),
+    "bound": ("sv", "v", lambda p, a, b: torch.maximum(a, b)),
+    "choice": ("sv", "v", lambda p, a, b: torch.where(a > 0, b, a)),
+    "choice of two": ("svv", "v", lambda p, a, b, c: torch.where(b < a, c, torch.tanh(a))),
+}
+UNITS_ONLY = ("softmax", "layer_norm")
+DECLARED = Declared(
+    sizes={"M": ("hidden", "hidden"), "s": ()},
+    inputs={"dt": ()},
+    shapes={
+        "a": "hidden", "b": "hidden", "d": "hidden", "e": (), "k": ("1",), "K": ("1", "hidden"),
+        "L": ("hidden", "1"), "N": ("hidden", "hidden"),
+    },
+)  # fmt: skip
+INSTRUCTIONS = st.tuples(
+    st.sampled_from([*ONE, *TWO, *ACROSS]),
+    st.sampled_from(["v", "m", "s"]),
+    st.tuples(st.integers(0), st.integers(0), st.integers(0)),
+)
 
 
-def random_graph(program: list[tuple[str, int, int]]) -> Graph:
+def random_graph(program: list[tuple[str, str, tuple[int, int, int]]]) -> Graph:
     """The graph of a straight program, whose later values are the new states."""
 
-    def body(p, x, h, c):
-        values = [h, c, p.W @ x, p.a, p.b + p.d, elman.delay(h, 3), p.V @ elman.delay(x, 2)]
-        for place, (op, i, j) in enumerate(program):
-            a, b = values[-1 - i % len(values)], values[-1 - j % len(values)]
-            if op == "matmul":
-                values.append(p["U", place % 3] @ torch.tanh(a))
+    def body(p, x, dt, h, c, M, s):
+        far = p.V @ elman.delay(x, 2)
+        values = {
+            "v": [h, c, p.W @ x, p.a, p.b + p.d, elman.delay(h, 3), far],
+            "m": [M, p.N, elman.delay(M, 2)],
+            "s": [s, dt, p.e, elman.delay(dt, 1)],
+        }
+        for op, kind, places in program:
+            kind = "v" if kind == "s" and op in UNITS_ONLY else kind
+            kinds = {1: kind, 2: 2 * kind}.get((op in ONE) + 2 * (op in TWO))
+            taken = [
+                values[k][-1 - i % len(values[k])]
+                for k, i in zip(kinds or ACROSS[op][0], places, strict=False)
+            ]
+            if op in ACROSS:
+                values[ACROSS[op][1]].append(ACROSS[op][2](p, *taken))
             else:
-                values.append(ONE[op](a) if op in ONE else TWO[op](a, b))
-        return values[-1] * h + values[-2], c - values[-3] + values[2]
+                values[kind].append(ONE[op](*taken) if op in ONE else TWO[op](*taken))
+        v, m, s_last = values["v"], values["m"], values["s"][-1]
+        # Every declared parameter must be used.
+        new_c = c - v[-3] + v[2] + p.a * p.b * p.d * p.e * p.k
+        return v[-1] * h + v[-2], new_c, M * p.K + m[-1] + m[-2] * p.L * p.N, s_last - s * dt
 
-    return trace(body, {}, {}, {}, {})
+    return trace(body, {}, DECLARED)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -138,10 +205,21 @@ def test_adjoint_of_a_random_equation(program, seed):
 
 
 def test_every_operation_is_among_the_random_ones():
-    used = {"matmul", "hardsigmoid"}
-    for op in (*ONE, *TWO):
-        used |= {node.op for node in random_graph([(op, 0, 1), ("add", 0, 8)]).nodes}
+    used = {"hardsigmoid"}
+    for op in (*ONE, *TWO, *ACROSS):
+        used |= {node.op for node in random_graph([(op, "v", (0, 1, 2))]).nodes}
     assert set(OPERATIONS) <= used
+
+
+@pytest.mark.parametrize("op", ACROSS)
+@pytest.mark.parametrize("places", [(0, 0, 0), (1, 2, 3), (2, 3, 4), (0, 4, 5)], ids=str)
+def test_adjoint_of_one_operation_across_kinds(op, places):
+    """Each alone, on states, on inputs and on parameters; then beside what reads it again."""
+    numbers = torch.Generator().manual_seed(0)
+    again = ("tanh", ACROSS[op][1], (0, 0, 0)), ("mul", ACROSS[op][1], (0, 1, 0))
+    for program in ([(op, "v", places)], [(op, "v", places), *again]):
+        leaves = Leaves(random_graph(program), {"input": 3, "hidden": 4}, numbers)
+        check_step(leaves, numbers)
 
 
 # --- what stands where ---
@@ -176,6 +254,11 @@ def test_lstm_backward_is_as_short_as_by_hand():
         # For each state: two products and a sum, and two operations for the mask's cotangent.
         ("lstm", "zoneout", 37 + 2 * 5, 30 + 2 * 3),
         ("lstm", "dropout", 37 + 2, 30 + 1),
+        # ȳ + h̄, three for the slope, a product for h and one for x.
+        ("second_order", "plain", 1 + 3 + 2, 1 + 3 + 1),
+        ("lru", "plain", 27, 11),
+        ("cfc", "plain", 28, 24),
+        ("mlstm", "plain", 86, 48),
     ],
 )
 def test_number_of_operations(cell, rewrite, operations, in_the_walk):
@@ -191,7 +274,7 @@ def test_adjoint_holds_nothing_twice_and_nothing_for_nothing(case, rewrite):
     first = len(graph.nodes)
     assert backward.nodes[:first] == graph.nodes
     assert set(backward.needed(backward.results)) == set(backward.own)
-    added = [(n.op, n.args, n.attributes) for n in backward.nodes[first:]]
+    added = [n[:4] for n in backward.nodes[first:]]
     assert len(set(added)) == len(added)
     for place, node in enumerate(backward.nodes):
         assert all(a < place for a in node.args)
@@ -210,7 +293,7 @@ def test_gradient_stops_where_parameters_alone_begin():
         bias = p.b + p.c * 2.0
         return torch.tanh(p.W @ x + p.U @ h + bias) * torch.exp(-p.a) + p.a * h
 
-    graph = trace(body, {}, {}, {}, {})
+    graph = trace(body, {}, Declared())
     backward = adjoint(graph)
     written = sorted(graph.nodes[i].op for i in backward.vectors)
     assert written == ["add", "exp", "parameter"]
@@ -219,14 +302,13 @@ def test_gradient_stops_where_parameters_alone_begin():
 
 
 def test_a_number_that_meets_every_unit_hears_from_every_unit():
-    """A parameter without sizes, which the tracer does not yet make."""
     nodes = (
         Node("state", (), (("name", "h"),), ("hidden",)),
         Node("parameter", (), (("name", "s"),), ()),
         Node("mul", (0, 1), (), ("hidden",)),
         Node("sub", (2, 1), (), ("hidden",)),
     )
-    graph = Graph("scaled", nodes, (), (State("h", "hidden"),), (Parameter("s", ()),), 3, (3,))
+    graph = Graph("scaled", nodes, (), (State("h", ("hidden",)),), (Parameter("s", ()),), 3, (3,))
     backward = adjoint(graph)
     h, weight = torch.tensor([[1.0, 2.0], [3.0, 5.0]]), torch.tensor([[1.0, 10.0], [2.0, 20.0]])
     scale = torch.tensor(0.5, requires_grad=True)
@@ -234,8 +316,39 @@ def test_a_number_that_meets_every_unit_hears_from_every_unit():
     pulled = pull_back(backward, values, weight, {"h": torch.zeros(2, 2)})
     (summand,) = backward.vectors.values()
     (expected,) = torch.autograd.grad(values[3], scale, weight)
-    assert pulled[summand].shape == (2, 1)
+    assert pulled[summand].shape == (2,)
     assert_close(pulled[summand].sum(), expected)
+
+
+def test_weights_are_nodes_of_parameters_alone():
+    """(W − Wᵀ) h and blocks(R) h: their gradients stop at the matrix that the product has."""
+    for cell, op in (("antisymmetric_rnn", "sub"), ("slstm", "block_diagonal")):
+        backward = adjoint(elman.cells.get(cell).graph)
+        weights = Counter(backward.graph.nodes[p.weight].op for p in backward.products)
+        assert weights == {op: len(backward.products) // 2, "parameter": weights["parameter"]}
+        assert not any(backward.levels[i] == 0 for i in backward.own)
+
+
+def test_a_bilinear_weight_has_its_triple():
+    backward = adjoint(elman.cells.get("second_order").graph)
+    (found,) = backward.bilinear
+    names = [backward.nodes[i].attribute("name") for i in found[:3]]
+    assert (names, backward.products) == (["T", "h", "x"], ())
+    assert found.cotangent in backward.results
+
+
+def test_every_cotangent_has_the_sizes_of_its_value():
+    for case in CASES:
+        backward = adjoint(case.graph)
+        nodes, leaves = backward.nodes, backward.graph.nodes
+        for kind, found in (("input", backward.inputs), ("state", backward.states)):
+            for name, place in found.items():
+                dims = next(n.dims for n in leaves if n[:3] == (kind, (), (("name", name),)))
+                assert nodes[place].dims == dims
+        pairs = [*backward.vectors.items(), *((p.weight, p.cotangent) for p in backward.products)]
+        for index, place in pairs:
+            whole = index in backward.vectors and backward.vectors[index] == place
+            assert nodes[place].dims == (leaves[index].dims if whole else leaves[index].dims[:1])
 
 
 def test_a_state_that_nothing_reads_has_no_cotangent():

@@ -18,7 +18,7 @@ from elman.equation import (
     graph_to_json,
 )
 from elman.equation.adjoint import adjoint, pull_back, step_values
-from elman.equation.derivatives import ADJOINT_OPERATIONS, RULES, Expressions, Value, where
+from elman.equation.derivatives import ADJOINT_OPERATIONS, LINEAR, RULES, Expressions, Value, where
 from elman.errors import FileError
 
 NAN, INF = float("nan"), float("inf")
@@ -38,9 +38,9 @@ UNARY = [
     (op, attributes)
     for op, operation in OPERATIONS.items()
     for attributes in ATTRIBUTES.get(op, [{}])
-    if operation.arity == 1
+    if operation.arity == 1 and op not in LINEAR
 ]
-BINARY = [op for op, o in OPERATIONS.items() if o.arity == 2 and not o.boolean and op != "matmul"]
+BINARY = [op for op, o in OPERATIONS.items() if o.arity == 2 and not o.boolean and op not in LINEAR]
 
 
 def one_operation(op: str, *operands: str | float, **attributes: float) -> Graph:
@@ -57,7 +57,7 @@ def one_operation(op: str, *operands: str | float, **attributes: float) -> Graph
     nodes.append(Node(op, tuple(places), tuple(attributes.items()), ("hidden",)))
     last = len(nodes) - 1
     return Graph(
-        op, tuple(nodes), (Input("x", "hidden"),), (State("h", "hidden"),), (), last, (last,)
+        op, tuple(nodes), (Input("x", ("hidden",)),), (State("h", ("hidden",)),), (), last, (last,)
     )
 
 
@@ -83,7 +83,7 @@ def check_at(graph: Graph, x: torch.Tensor, h: torch.Tensor, rounding: float = 1
 
 
 def test_every_operation_has_a_rule():
-    assert set(RULES) | {"matmul"} == set(OPERATIONS)
+    assert set(RULES) | {"matmul", "bilinear", "block_diagonal"} == set(OPERATIONS)
 
 
 @pytest.mark.parametrize(("op", "attributes"), UNARY, ids=lambda v: str(v))
@@ -142,7 +142,12 @@ def test_the_language_does_not_hold_the_adjoints_operations():
 
 
 def some_values(*names: str) -> list[Value]:
-    made = Expressions(Node("input", (), (("name", name),), ("hidden",)) for name in names)
+    """Vectors, scalars where the name is s, matrices where it is a capital."""
+    dims = {True: ("hidden", "input"), False: ("hidden",)}
+    made = Expressions(
+        Node("input", (), (("name", name),), () if name == "s" else dims[name.isupper()])
+        for name in names
+    )
     return [Value(made, place) for place in range(len(names))]
 
 
@@ -186,3 +191,40 @@ def test_a_sum_takes_out_what_is_common():
     assert written(total([product(a.index, b), -product(a.index, c)])) == (
         "(matmul_transposed a (sub b c))"
     )
+
+
+def test_a_spread_moves_outwards_until_it_is_gone():
+    s, a, b = some_values("s", "a", "b")
+    spread = s.made.spread(s, ("hidden",))
+    assert written(spread * a + b) == "(add (mul s a) b)"
+    assert written(2.0 * spread) == written(s.made.spread(s * 2.0, ("hidden",)))
+    assert (spread * 2.0).dims == ("hidden",)
+    assert written(-spread + a) == "(sub a s)"
+    assert written(s.made.spread(-s, ("hidden",))) == "(neg (spread s))"
+    assert s.made.spread(spread, ("hidden", "input")).operand(0).index == s.index
+    assert s.made.spread(a, ("hidden",)).index == a.index
+    # The same number for two vectors of other sizes is two values.
+    assert s.made.spread(s, ("input",)).index != spread.index
+
+
+def test_what_was_broadcast_is_summed_over():
+    s, a, M = some_values("s", "a", "M")
+    reduced = s.made.reduced
+    assert reduced(a, ("hidden",)).index == a.index
+    assert written(reduced(-a, ())) == "(neg (sum a))"
+    assert written(reduced(M, ())) == "(sum (sum M))"
+    for dims, axes in [(("hidden", "1"), [-1]), (("1", "input"), [-2]), (("1", "1"), [-2, -1])]:
+        value = reduced(M, dims)
+        assert value.dims == dims
+        for axis in axes:
+            assert value.node.attribute("axis") == axis
+            value = value.operand(0)
+        assert value.index == M.index
+
+
+def test_operands_that_do_not_fit_are_refused():
+    a, M = some_values("a", "M")
+    with pytest.raises(ValueError, match="do not fit"):
+        _ = a + M
+    with pytest.raises(ValueError, match="do not fit"):
+        a.made.call("matvec", a, a)

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 import elman
-from elman.equation import Cell, Graph, Parameters, graph_to_json
+from elman.equation import Cell, Graph, Parameters, graph_to_json, with_layer_norm
 from elman.errors import FileError, InputError, SizeError
 
 
@@ -282,3 +282,15 @@ def test_structured_parameters_matrix_states_inputs_and_outputs():
     assert wide.graph.equation()[-1].startswith("outputₜ = Y hₜ")
     counts = wide.graph.count(sizes)
     assert counts.parameters == sum(t.numel() for t in tensors.values())
+
+
+def test_layer_norm_of_matrices_that_begin_with_one_parameter():
+    """(W − Wᵀ) h and Wᵀ h are two products, each with a gain and a bias of its own."""
+
+    @elman.cell
+    def twice(p, x, h):
+        return torch.tanh(0.5 * (p.W - p.W.T) @ h + p.W.T @ h + p.V @ x)
+
+    normal = with_layer_norm(twice.graph)
+    added = [p.name for p in normal.parameters if p.init in ("ones", "zeros")]
+    assert added == ["W_gain", "W_bias", "W_2_gain", "W_2_bias", "V_gain", "V_bias"]

@@ -62,6 +62,16 @@ CASES = {
     "a vector transposed": ("return h.T", 6, "needs a matrix"),
     "a sum over another size": ("return h * torch.sum(h, 0, True)", 6, "last size"),
     "heads that are none": ("return elman.block_diagonal(p.R, 0) @ h", 6, "number of heads"),
+    "heads of a row": (
+        "return elman.block_diagonal(p.R * torch.dot(h, h), 2) @ h",
+        6,
+        "parameters alone",
+    ),
+    "a tensor of a row": (
+        "return torch.nn.functional.bilinear(h, x, p.T * torch.dot(h, h))",
+        6,
+        "parameters alone",
+    ),
     "a matrix for a state": ("return torch.outer(h, h)", 6, "must be a vector|a matrix"),
     "an undeclared output": ("return p.V @ h, h", 6, "output=True"),
     "sizes of softmax": ("return torch.softmax(h, 3)", 6, "dim=3"),

@@ -193,7 +193,8 @@ def test_the_twice_differentiable_kernel(name, batch_first):
             weights += kernel.stack(parameters)
     x = torch.randn(2, 2, 3, dtype=torch.float64)
     states = tuple(
-        torch.randn(4, 2, sizes[s.size], dtype=torch.float64) for s in kernel.own_cell.graph.states
+        torch.randn(4, 2, sizes[s.dims[0]], dtype=torch.float64)
+        for s in kernel.own_cell.graph.states
     )
     tensors = [t.requires_grad_() for t in (x, *states, *weights)]
 

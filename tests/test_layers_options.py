@@ -119,7 +119,7 @@ def test_recurrent_dropout_has_one_mask_a_sequence(case):
     torch.manual_seed(0)
     out, _ = layer(x[:, :1])
     torch.manual_seed(0)
-    size = {m.name: layer._sizes[0][m.size] for m in masks}
+    size = {m.name: layer._sizes[0][m.dims[0]] for m in masks}
     mask = {n: torch.dropout(x.new_ones(1, s), 0.5, True)[0] for n, s in size.items()}
     if case in ("GRU", "RNN", "LSTM"):
         weight = layer.weight_hh_l0 * mask["dropout_h"]

@@ -12,9 +12,9 @@ from tolerances import assert_close
 
 import elman
 from elman.equation.adjoint import Adjoint, adjoint, pull_back, step_values
-from elman.equation.derivatives import ALL_OPERATIONS
+from elman.equation.evaluate import value_of
 from elman.equation.graph import PARAMETER
-from elman.equation.saving import saving
+from elman.equation.saving import DEAR, saving
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 every_rewrite = pytest.mark.parametrize("rewrite", REWRITES)
@@ -38,6 +38,9 @@ SAVED = {
     "gru_cho": (["r", "z", "n"], ["x", "h"], ["mul", "sub"]),
     "simple": ([], ["x", "h", "h"], []),
     "janet": (["s", "g"], ["x", "h"], ["sigmoid", "sub", "sigmoid", "sub"]),
+    "second_order": ([], ["x", "h", "h"], []),
+    "lru": (["matmul", "matmul"], ["x", "re", "im", "re", "im"], []),
+    "cfc": (["z", "add", "tanh", "tanh"], ["x", "dt", "h"], ["neg", "mul", "s", "sub"]),
 }
 
 
@@ -59,10 +62,12 @@ def test_the_backward_needs_no_more_than_what_is_saved(case, rewrite):
     numbers = generator(case, 9)
     leaves = Leaves(graph, case.all_sizes, numbers)
     values = step_values(graph, leaves.parameters, leaves.inputs, leaves.states, leaves.delayed())
-    weights = [torch.randn(values[i].shape, generator=numbers, dtype=torch.float64)
-               for i in graph.new_states]  # fmt: skip
+    output, *weights = [
+        torch.randn(values[i].shape, generator=numbers, dtype=torch.float64)
+        for i in (graph.output, *graph.new_states)
+    ]
     states = {s.name: w for s, w in zip(graph.states, weights, strict=True)}
-    whole = pull_back(backward, values, weights[0], states)
+    whole = pull_back(backward, values, output, states)
     kept = [
         v if i in (*chosen.saved, *chosen.given) or backward.levels[i] == PARAMETER else None
         for i, v in enumerate(whole)
@@ -73,14 +78,37 @@ def test_the_backward_needs_no_more_than_what_is_saved(case, rewrite):
         if not node.args:
             kept[index] = whole[index]
         elif kept[index] is None:
-            assert node.op not in ("matmul", "softmax", "layer_norm", "layer_norm_scale")
-            operands = [kept[a] for a in node.args]
-            kept[index] = ALL_OPERATIONS[node.op].evaluate(*operands, **dict(node.attributes))
-    for index in backward.results:
+            assert node.op not in DEAR or backward.moved[index]
+            assert all(kept[a] is not None for a in node.args)
+            kept[index] = value_of(node, backward.nodes, backward.levels, kept, case.all_sizes)
+    for index in (*backward.results, *backward.factors):
         assert_close(kept[index], whole[index])
 
 
-@pytest.mark.parametrize("cell", ["gru_update_only", "mgu", "gru_cho", "janet", "coupled_lstm"])
+def test_scalars_are_saved_and_matrices_computed_again():
+    """Of mLSTM: i and f from their two scalars, v kᵀ from v and k; C is there as the new state."""
+    backward = adjoint(elman.cells.get("mlstm").graph)
+    chosen = saving(backward)
+    saved = [backward.nodes[i].dims for i in chosen.saved]
+    assert saved.count(()) == 3
+    assert saved.count(("hidden",)) == 5
+    assert {"i", "f", "outer"} <= {label(backward, i) for i in chosen.again}
+
+
+def test_both_factors_of_a_bilinear_product_are_kept():
+    @elman.cell
+    def pairs(p, x, h):
+        u, v = p.U @ h + p.b, p.V @ h
+        return torch.tanh(torch.nn.functional.bilinear(u, v, p.T) + p.W @ x)
+
+    backward = adjoint(pairs.graph)
+    assert {label(backward, i) for i in saving(backward).saved} == {"u", "v"}
+    assert {"u", "v"} <= {label(backward, i) for i in backward.reads}
+
+
+@pytest.mark.parametrize(
+    "cell", ["gru_update_only", "mgu", "gru_cho", "janet", "coupled_lstm", "lru", "cfc"]
+)
 def test_nothing_less_than_what_is_saved_would_do(cell):
     """Every smaller set of the step's values leaves something that only a product could make."""
     backward = adjoint(elman.cells.get(cell).graph)
@@ -92,7 +120,7 @@ def test_nothing_less_than_what_is_saved_would_do(cell):
     def enough(kept: set[int]) -> bool:
         known = free | kept
         for index in row:
-            if nodes[index].op != "matmul" and all(a in known for a in nodes[index].args):
+            if nodes[index].op not in DEAR and all(a in known for a in nodes[index].args):
                 known.add(index)
         return all(index in known for index in backward.reads)
 

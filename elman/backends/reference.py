@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from elman.equation.graph import PARAMETER, SEQUENCE, STATE, STEP, Graph, Node
-from elman.equation.operations import JOINING, OPERATIONS
+from elman.equation.evaluate import aligned
+from elman.equation.graph import PARAMETER, SEQUENCE, STATE, STEP, Graph
+from elman.equation.operations import OPERATIONS
 from elman.equation.sizes import shape_of
 
 Carried = tuple[Tensor, ...]
@@ -176,7 +177,7 @@ class _Run:
                 if node.op == "where":
                     # Two plain numbers would otherwise come out in torch's default type.
                     evaluate = _where_of(dtype)
-                evaluate = _aligned(graph, node, evaluate)
+                evaluate = aligned(graph.nodes, graph.levels, node, evaluate)
                 self.programs[level].append((index, evaluate, node.args, numbers))
             elif node.op == "constant":
                 self.values[index] = node.attribute("value")
@@ -289,30 +290,6 @@ class _Run:
             rows = torch.arange(x.shape[1], device=x.device)
             result.append(delayed[:, ends, rows].transpose(0, 1))
         return result
-
-
-def _aligned(graph: Graph, node: Node, evaluate):
-    """`evaluate` for an element-by-element operation on scalars of a row beside its vectors.
-
-    A scalar of a row has the shape (…, batch); what stands beside it has more axes behind.
-    """
-    rank = len(node.dims)
-    missing = [
-        rank - len(graph.nodes[a].dims) if graph.levels[a] != PARAMETER else 0 for a in node.args
-    ]
-    if OPERATIONS[node.op].arity == 1 or node.op in JOINING or not any(missing):
-        return evaluate
-
-    def aligned(*operands, **attributes):
-        return evaluate(
-            *[
-                v.reshape(*v.shape, *(1,) * axes) if axes else v
-                for v, axes in zip(operands, missing, strict=True)
-            ],
-            **attributes,
-        )
-
-    return aligned
 
 
 def _where_of(dtype: torch.dtype):

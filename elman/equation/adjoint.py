@@ -2,8 +2,9 @@
 
 For a step (y, s') = F(x, s, θ) and cotangents ȳ, s̄' of what it returns, the adjoint is the graph of
 x̄, s̄ = (∂F/∂x)ᵀ(ȳ, s̄'), (∂F/∂s)ᵀ(ȳ, s̄'), for each product a = W v the pair (ā, v) that makes up
-W̄ = Σ ā vᵀ over all steps and rows at once, and for each vector parameter its summand. It is a list
-of nodes like the step itself, so whatever runs a graph runs the backward too.
+W̄ = Σ ā vᵀ over all steps and rows at once, for a bilinear a = T(u, v) the triple (ā, u, v), and for
+every other parameter its summand. It is a list of nodes like the step itself, so whatever runs a
+graph runs the backward too.
 
 Source: Griewank & Walther 2008, "Evaluating Derivatives", section 3.2 (incremental reverse mode);
 the pairs (ā, v) as in Werbos 1990, "Backpropagation through time".
@@ -16,10 +17,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from elman.equation.derivatives import ALL_OPERATIONS, RULES, Expressions, Value
+from elman.equation.derivatives import RULES, Expressions, Value
+from elman.equation.evaluate import sizes_of, value_of
 from elman.equation.graph import PARAMETER, STATE, Graph, Node
 
 OUTPUT, NEW_STATE = "output_cotangent", "state_cotangent"
@@ -33,13 +34,26 @@ class Product(NamedTuple):
     cotangent: int
 
 
+class Bilinear(NamedTuple):
+    """A product T(u, v) of the step, by node: its gradient is the sum of ā ⊗ u ⊗ v.
+
+    ā is `cotangent`. Over all steps and rows at once this is the pair of `Product` again, with the
+    vectors u ⊗ v as one vector each; nobody need keep those.
+    """
+
+    weight: int
+    first: int
+    second: int
+    cotangent: int
+
+
 @dataclass(frozen=True)
 class Adjoint:
     """One step backwards: the nodes of `graph`, at the same places, and then its own.
 
     The two new kinds of leaves are `output_cotangent` and `state_cotangent` (of a new state, by
     name). The fields map what the step reads to the node of its cotangent; what the step does not
-    depend on is missing. Cotangents are rows of a batch, as the values are.
+    depend on is missing. Cotangents are rows of a batch, as the values are, and have their sizes.
 
     Attributes:
         graph: the step.
@@ -49,6 +63,7 @@ class Adjoint:
         delayed: by name and number of steps ago.
         products: one for each product with a row's vector. The weight is a node that depends on
             parameters alone.
+        bilinear: one for each bilinear product; so with its weight.
         vectors: for each other node that depends on parameters alone and enters a row's work, the
             summand of its gradient. It is to be summed over rows and steps. How parameters make up
             these nodes and the weights is no part of the adjoint; done once a call, under autograd.
@@ -68,12 +83,13 @@ class Adjoint:
     states: Mapping[str, int]
     delayed: Mapping[tuple[str, int], int]
     products: tuple[Product, ...]
+    bilinear: tuple[Bilinear, ...]
     vectors: Mapping[int, int]
 
     @property
     def results(self) -> tuple[int, ...]:
         """Every cotangent that the adjoint yields, by node, in the order of the fields."""
-        pairs = (p.cotangent for p in self.products)
+        pairs = (p.cotangent for p in (*self.products, *self.bilinear))
         named = (self.inputs, self.states, self.delayed, self.vectors)
         return (*(i for group in named for i in group.values()), *pairs)
 
@@ -100,16 +116,22 @@ class Adjoint:
             moved.append(node.op in (OUTPUT, NEW_STATE) or any(moved[a] for a in node.args))
         return tuple(moved)
 
+    @property
+    def factors(self) -> set[int]:
+        """The values of the step that weights' gradients are made of, beside cotangents."""
+        pairs = {p.vector for p in self.products}
+        return pairs | {i for b in self.bilinear for i in (b.first, b.second)}
+
     @cached_property
     def reads(self) -> tuple[int, ...]:
-        """The step's values that its adjoint is computed with, and the vectors of the products.
+        """The step's values that its adjoint reads, and the factors of the weights' gradients.
 
         Constants and what depends on parameters alone are left out. Which of these to save, and
         which to compute again, is for `elman.equation.saving` to say.
         """
         first = len(self.graph.nodes)
         read = {a for i in self.own for a in self.nodes[i].args if a < first}
-        read |= {p.vector for p in self.products}
+        read |= self.factors
         return tuple(i for i in sorted(read) if self.levels[i] != PARAMETER)
 
     def needed(self, roots: Iterable[int]) -> tuple[int, ...]:
@@ -164,6 +186,7 @@ class _Reverse:
         self.made = Expressions(graph.nodes)
         self.terms: list[list[Value]] = [[] for _ in graph.nodes]
         self.products: list[Product] = []
+        self.bilinear: list[Bilinear] = []
         self.leaves: dict[tuple, list[Value]] = {}
         self._seed(graph.output, OUTPUT, ())
         for state, index in zip(graph.states, graph.new_states, strict=True):
@@ -185,6 +208,12 @@ class _Reverse:
             weight, vector = node.args
             self.products.append(Product(weight, vector, total.index))
             self._give(vector, made.transposed(weight, total))
+        elif node.op == "bilinear":
+            weight, first, second = (Value(made, a) for a in node.args)
+            places = weight.index, first.index, second.index
+            self.bilinear.append(Bilinear(*places, total.index))
+            self._give(first.index, made.call("bilinear_first", weight, total, second))
+            self._give(second.index, made.call("bilinear_second", weight, total, first))
         else:
             operands = [Value(made, a) for a in node.args]
             values = Value(made, index), *operands
@@ -196,10 +225,8 @@ class _Reverse:
         node = self.graph.nodes[index]
         if node.op == "constant" or term.number == 0:
             return
-        if not node.dims and term.node.dims:
-            # One number met every unit, so it hears from every unit.
-            term = self.made.call("sum_units", term)
-        self.terms[index].append(term)
+        # One number that met every unit hears from every unit.
+        self.terms[index].append(self.made.reduced(term, node.dims))
 
     def adjoint(self) -> Adjoint:
         leaves = {key: self.made.sum(terms).index for key, terms in self.leaves.items()}
@@ -208,7 +235,8 @@ class _Reverse:
             for index, level in enumerate(self.graph.levels)
             if level == PARAMETER and self.terms[index]
         }
-        found = (*leaves.values(), *vectors.values(), *(p.cotangent for p in self.products))
+        pairs = (p.cotangent for p in (*self.products, *self.bilinear))
+        found = (*leaves.values(), *vectors.values(), *pairs)
         nodes, place = _kept(self.made.nodes, found, len(self.graph.nodes))
 
         def of(op: str) -> dict[str, int]:
@@ -225,6 +253,7 @@ class _Reverse:
         return Adjoint(
             self.graph, nodes, of("input"), of("state"), delayed,
             tuple(p._replace(cotangent=place[p.cotangent]) for p in reversed(self.products)),
+            tuple(b._replace(cotangent=place[b.cotangent]) for b in reversed(self.bilinear)),
             {index: place[i] for index, i in vectors.items()},
         )  # fmt: skip
 
@@ -260,9 +289,13 @@ def step_values(
     Args:
         graph: the step.
         parameters: a tensor for each parameter, by name.
-        inputs: x and the further inputs, each (batch, size), by name.
-        states: the old states, each (batch, size), by name.
-        delayed: what `elman.delay` reads, each (batch, size), by name and number of steps.
+        inputs: x and the further inputs, by name, with the shapes below.
+        states: the old states, by name.
+        delayed: what `elman.delay` reads, by name and number of steps.
+
+    Shapes:
+        What a row has for itself is (batch, …): a scalar (batch,), a vector (batch, size), a matrix
+        (batch, rows, columns).
 
     Returns:
         A list as long as `graph.nodes`. Values that depend on parameters alone have no batch;
@@ -277,7 +310,10 @@ def step_values(
 
     values: list[Any] = []
     for node in graph.nodes:
-        values.append(_value(node, values) if node.args or node.op == "constant" else leaf(node))
+        if node.args or node.op == "constant":
+            values.append(value_of(node, graph.nodes, graph.levels, values))
+        else:
+            values.append(leaf(node))
     return values
 
 
@@ -290,7 +326,7 @@ def pull_back(
         backward: the adjoint.
         values: of the step's nodes, as `step_values` gives them.
         output: the cotangent of the step's output, (batch, size).
-        states: the cotangents of the new states, each (batch, size), by name.
+        states: the cotangents of the new states, by name, each of its state's shape.
 
     Returns:
         A list as long as `backward.nodes`; `backward.states["h"]` is the place of the cotangent
@@ -298,7 +334,7 @@ def pull_back(
         with a batch before them.
 
     Example:
-        >>> import elman
+        >>> import elman, torch
         >>> graph = elman.cells.get("simple").graph
         >>> weights = {"W": torch.eye(2), "U": 0.5 * torch.eye(2), "b": torch.zeros(2)}
         >>> zeros, ones = torch.zeros(1, 2), torch.ones(1, 2)
@@ -308,22 +344,12 @@ def pull_back(
         >>> pulled[backward.states["h"]]
         tensor([[0.5000, 0.5000]])
     """
-    results = list(values)
+    results, sizes = list(values), sizes_of(backward.graph, values)
     for node in backward.nodes[len(results) :]:
         if node.op == OUTPUT:
             results.append(output)
         elif node.op == NEW_STATE:
             results.append(states[node.attribute("name")])
         else:
-            results.append(_value(node, results))
+            results.append(value_of(node, backward.nodes, backward.levels, results, sizes))
     return results
-
-
-def _value(node: Node, values: Sequence[Any]) -> Any:
-    if node.op == "constant":
-        return node.attribute("value")
-    operands = [values[a] for a in node.args]
-    if node.op == "where" and not any(isinstance(v, Tensor) for v in operands[1:]):
-        dtype = next(v.dtype for v in values if isinstance(v, Tensor) and v.is_floating_point())
-        operands[1] = torch.tensor(operands[1], dtype=dtype, device=operands[0].device)
-    return ALL_OPERATIONS[node.op].evaluate(*operands, **dict(node.attributes))

@@ -163,9 +163,6 @@ OPERATIONS: dict[str, Operation] = {
     "layer_norm": _function(_layer_norm, name="layer_norm", cost=7, eps=float),
 }
 
-# Operations of several operands that are not element by element.
-JOINING = ("matmul", "matvec", "matmat", "outer", "bilinear")
-
 LEAVES: dict[str, dict[str, type]] = {
     "input": {"name": str},
     "state": {"name": str},

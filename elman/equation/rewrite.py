@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -45,13 +46,14 @@ def with_layer_norm(graph: Graph) -> Graph:
     together; here one for each gate's product).
     """
     added: dict[str, Parameter] = {}
+    names: dict[int, str] = {}
 
     def change(copy: _Copy, index: int, node: Node) -> int:
         copy.nodes.append(node)
         product = len(copy.nodes) - 1
         if node.op != "matmul":
             return product
-        matrix = _name_of(copy.nodes, node.args[0])
+        matrix = _name_of(copy.nodes, node.args[0], names)
         for suffix, init in (("gain", "ones"), ("bias", "zeros")):
             name = f"{matrix}_{suffix}"
             added[name] = Parameter(name, node.dims, init)
@@ -139,12 +141,20 @@ def with_zoneout(graph: Graph) -> Graph:
     )
 
 
-def _name_of(nodes: list[Node], index: int) -> str:
-    """The first parameter that a matrix is made of."""
-    node = nodes[index]
-    while node.args:
-        node = nodes[node.args[0]]
-    return node.attribute("name")
+def _name_of(nodes: list[Node], index: int, names: dict[int, str]) -> str:
+    """The first parameter that a matrix is made of; numbered where others begin with it too."""
+    if index not in names:
+        reads, waiting = {index}, [index]
+        while waiting:
+            operands = set(nodes[waiting.pop()].args) - reads
+            reads |= operands
+            waiting += operands
+        first = min(i for i in reads if nodes[i].op == "parameter")
+        name = nodes[first].attribute("name")
+        taken = set(names.values())
+        others = (f"{name}_{k}" for k in itertools.count(2))
+        names[index] = name if name not in taken else next(n for n in others if n not in taken)
+    return names[index]
 
 
 def _first_state_of_size(graph: Graph) -> list:

@@ -19,9 +19,13 @@ from typing import NamedTuple
 
 from elman.equation.adjoint import Adjoint
 from elman.equation.derivatives import ALL_OPERATIONS
-from elman.equation.graph import PARAMETER
+from elman.equation.graph import PARAMETER, Graph
+from elman.equation.sizes import shape_of
 
-DEAR = ("matmul", "softmax", "layer_norm", "layer_norm_scale")
+DEAR = (
+    "matmul", "matvec", "matmat", "bilinear", "sum", "mean", "softmax", "layer_norm",
+    "layer_norm_scale",
+)  # fmt: skip
 SOURCE, SINK = (-1, 0), (-1, 1)
 Place = tuple[int, int]
 
@@ -45,7 +49,7 @@ def saving(backward: Adjoint, sizes: Mapping[str, int] | None = None) -> Saving:
 
     Args:
         backward: the adjoint of a step.
-        sizes: the size of each name; every one 64 if not given.
+        sizes: the size of each name; all alike if not given.
 
     Example:
         >>> import elman
@@ -59,6 +63,7 @@ def saving(backward: Adjoint, sizes: Mapping[str, int] | None = None) -> Saving:
 
     Source: Ford & Fulkerson 1956; Edmonds & Karp 1972.
     """
+    sizes = sizes or _usual(backward.graph)
     targets = _targets(backward)
     free = _free(backward)
     cut = _cut(backward, targets - free, free, sizes)
@@ -77,7 +82,7 @@ def saving(backward: Adjoint, sizes: Mapping[str, int] | None = None) -> Saving:
 def _targets(backward: Adjoint) -> set[int]:
     """The forward values, some made by the adjoint, that cotangents or products meet."""
     met = {a for i in backward.own if backward.moved[i] for a in backward.nodes[i].args}
-    met |= {p.vector for p in backward.products}
+    met |= backward.factors
     return {i for i in met if not backward.moved[i] and backward.levels[i] != PARAMETER}
 
 
@@ -125,7 +130,13 @@ def _weight(backward: Adjoint, index: int, sizes) -> float:
     own = index >= len(backward.graph.nodes) and node.op not in DEAR
     if own or ALL_OPERATIONS[node.op].boolean:
         return math.inf
-    return float(math.prod((sizes or {}).get(name, 64) for name in node.dims))
+    return float(math.prod(shape_of(node.dims, sizes)))
+
+
+def _usual(graph: Graph) -> dict[str, int]:
+    """64 units of every size, or as many times that as the equation divides one by."""
+    parts = (int(name.partition("/")[2] or 1) for node in graph.nodes for name in node.dims)
+    return dict.fromkeys(graph.sizes, 64 * math.lcm(*parts))
 
 
 def _saturate(residual: dict[Place, dict[Place, float]]) -> None:

@@ -183,10 +183,16 @@ class Recorder:
 
     def of_parameters(self, symbol: Symbol) -> bool:
         """Whether a value is made of parameters and numbers alone."""
-        op, args, _ = symbol.entry
-        if args:
-            return all(self.of_parameters(Symbol(self, a)) for a in args)
-        return op in ("parameter", "constant")
+        seen, waiting = set(), [symbol.index]
+        while waiting:
+            index = waiting.pop()
+            if index not in seen:
+                seen.add(index)
+                op, args, _ = self.entries[index]
+                if op in ("input", "state", "delayed"):
+                    return False
+                waiting.extend(args)
+        return True
 
     def transpose(self, value: Any) -> Symbol:
         matrix, (rows, columns) = self.of_rank(value, 2, ".T")
@@ -201,6 +207,8 @@ class Recorder:
         one, first = self.of_rank(one, 1, "bilinear")
         other, second = self.of_rank(other, 1, "bilinear")
         tensor, sizes = self.of_rank(tensor, 3, "the weight of bilinear")
+        if not self.of_parameters(tensor):
+            self.fail("the weight of bilinear must be made of parameters alone")
         for a, b in zip(sizes[1:], first + second, strict=True):
             self.join_sizes(a, b)
         return self.add("bilinear", (tensor.index, one.index, other.index), Shape(sizes[:1]))
@@ -211,6 +219,8 @@ class Recorder:
                 f"elman.block_diagonal needs a number of heads from 1 to 10,000; got {heads!r}"
             )
         symbol, (rows, part) = self.of_rank(blocks, 2, "elman.block_diagonal")
+        if not self.of_parameters(symbol):
+            self.fail("the blocks of elman.block_diagonal must be made of parameters alone")
         columns = Size()
         self.join_sizes(Size(whole=columns, parts=heads), part)
         return self.add("block_diagonal", (symbol.index,), Shape((rows, columns)), heads=heads)
@@ -218,7 +228,7 @@ class Recorder:
     def over_units(self, op: str, value: Any, **attributes: Any) -> Symbol:
         """A node over the last size of a value: softmax and layer norm keep it, a sum does not."""
         value = self.lift(value, op)
-        if value.is_parameter and value.shape.sizes is None:
+        if value.shape.sizes is None:
             value, _ = self.of_rank(value, 1, op)
         if not value.shape.sizes or value.boolean:
             self.fail(f"{op} needs a vector or a matrix")
