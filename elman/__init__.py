@@ -1,6 +1,6 @@
 """Elman: recurrent networks in which a cell is one equation, written once in plain torch.
 
-The public names are those of `__all__`. `train` and `load` bring in what training needs when
+The public names are those of `__all__`. `check`, `train` and `load` bring in what they need when
 they are first used, so that `import elman` costs little more than `import torch`.
 """
 
@@ -24,6 +24,7 @@ from elman.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, Recurrent, RNNCell, 
 from elman.learning import BPTT
 
 if TYPE_CHECKING:
+    from elman.diagnose import check
     from elman.tasks import load
     from elman.training import train
 
@@ -49,6 +50,7 @@ __all__ = [
     "block_diagonal",
     "cell",
     "cells",
+    "check",
     "convert",
     "delay",
     "linear",
@@ -57,7 +59,7 @@ __all__ = [
     "train",
 ]
 
-_LATER = {"load": "elman.tasks", "train": "elman.training"}
+_LATER = {"check": "elman.diagnose", "load": "elman.tasks", "train": "elman.training"}
 
 
 def __getattr__(name: str) -> Any:

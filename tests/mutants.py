@@ -126,6 +126,10 @@ def mine(p, x, C):
 """,
     ),
     Mutant(
+        "a gate that was forgotten", "read = used", "reads p.W_f, and nothing",
+        body=GATES + "c = c + g\nreturn torch.tanh(c), c",
+    ),
+    Mutant(
         "a state without gradient", "gradient of the body", "torch.no_grad",
         body=GATES + "with torch.no_grad():\n    kept = f * c\n"
         "c = kept + g\nreturn torch.tanh(c), c",
@@ -216,8 +220,8 @@ def another_weight(graph: Graph) -> Graph:
 def a_delay(graph: Graph) -> Graph:
     return change_node(
         graph,
-        lambda i, n: n.op == "delayed" and n.attribute("steps") == 2,
-        attributes=(("name", "x"), ("steps", 1)),
+        lambda i, n: n.op == "delayed" and n.attribute("steps") == 1,
+        attributes=(("name", "x"), ("steps", 2)),
     )
 
 
@@ -265,7 +269,7 @@ EQUATIONS = (
     Mutant("a constant, in the seventh place", "traced = called", make=altered("gru", a_constant)),
     Mutant("another weight", "traced = called", make=altered("lstm", another_weight)),
     Mutant("another activation", "traced = called", make=altered("lstm", another_activation)),
-    Mutant("a delay of one step less", "traced = called", make=altered("tdnn", a_delay)),
+    Mutant("a delay of one step more", "traced = called", make=altered("tdnn", a_delay)),
     Mutant("states exchanged", "traced = called", make=altered("lstm", exchanged_states)),
     Mutant(
         "an old state for a new", "traced = called", make=altered("peephole_lstm", the_old_state)

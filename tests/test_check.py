@@ -164,7 +164,7 @@ def test_a_cell_of_a_file_has_no_body_to_check():
     assert [v.law.name for v in report.verdicts if v.holds is None] == [
         law.name for law in LAWS if law.of_body
     ]
-    assert "without Python" in "\n".join(as_text(report))
+    assert "without its Python" in "\n".join(as_text(report))
 
 
 def test_a_cell_of_roots_is_tried_where_it_has_values():

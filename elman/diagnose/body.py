@@ -15,6 +15,7 @@ from elman.diagnose.compare import TOLERANCES, Comparison, apart
 from elman.diagnose.trial import Trial
 from elman.equation import Cell, Graph, Parameters
 from elman.equation.adjoint import step_values
+from elman.errors import EquationError, InputError
 
 BODY, TRACE = "the body", "its trace"
 ROUNDING = TOLERANCES["rounding"][torch.float64]
@@ -60,10 +61,30 @@ class Moment:
         return now, {name: [own(v) for v in values] for name, values in self.past.items()}
 
 
+class _Given(Parameters):
+    """The parameters of the equation; one that the body reads beside them is told."""
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise EquationError(_unused(f"p.{name}"))
+
+
+def _unused(what: str) -> str:
+    return (
+        f"the body reads {what}, and nothing that it returns depends on it; use it, or leave it out"
+    )
+
+
 def call(cell: Cell, parameters: Mapping[str, Tensor], now: Named, past) -> tuple[Any, ...]:
     """The output and the new states that the body gives, as a tuple."""
     arguments = [now[name] for name in cell.arguments]
-    new = cell(Parameters(parameters), *arguments, past=past)
+    try:
+        new = cell(_Given(parameters), *arguments, past=past)
+    except InputError as error:
+        if str(error).startswith("elman.delay reaches"):
+            raise EquationError(_unused("a delayed value")) from error
+        raise
     new = new if isinstance(new, tuple) else tuple(new) if isinstance(new, list) else (new,)
     return (new[0], *new[len(new) - len(cell.states) :])
 
@@ -74,6 +95,19 @@ def names_of(cell: Cell) -> list[str]:
 
 
 # --- laws ---
+
+
+def read_is_used(trial: Trial) -> Comparison:
+    """What the body reads, its equation reads; the trace leaves out what has no effect."""
+    result = Comparison(BODY, TRACE, 0.0)
+    try:
+        call(trial.cell, trial.parameters, *Moment(trial, 0, 0).copy())
+    except EquationError as error:
+        if "nothing that it returns depends" in str(error):
+            result.fail(str(error))
+    except Exception:  # any other error is told by the other laws of the body
+        pass
+    return result
 
 
 def same_each_time(trial: Trial) -> Comparison:

@@ -42,7 +42,15 @@ class Law(NamedTuple):
     steps: int = 1
 
 
+READ = Law(
+    "read = used",
+    "all that the body reads has an effect",
+    body.read_is_used,
+    "a gate or a term was written and then forgotten in what follows",
+    of_body=True,
+)
 LAWS: tuple[Law, ...] = (
+    READ,
     Law(
         "each time the same",
         "a second trace and a second call give the same",
@@ -216,7 +224,13 @@ def check(
     cell = elman.cells.get(cell) if isinstance(cell, str) else cell
     sizes = full_sizes(cell.graph, input_size, hidden_size)
     tries = trials(cell, seed)
-    verdicts = tuple(judge(law, tries) for law in LAWS)
+    read = judge(READ, tries)
+    # With something to read that the equation does not have, the body cannot be called.
+    verdicts = tuple(
+        Verdict(law, None) if law.of_body and read.holds is not True else judge(law, tries)
+        for law in LAWS[1:]
+    )
+    verdicts = (read, *verdicts)
     start, cost = None, None
     try:
         start, cost = at_start(cell.graph, sizes, seed), cost_of(cell, sizes)
@@ -246,8 +260,8 @@ def attempt(law: Law, trial: Trial) -> Comparison:
     except Exception as error:  # a user's body may raise anything, and it is to be told
         result = Comparison("", "", 0.0)
         words = str(error).strip().split("\n", 1)[0]
-        kind = "" if isinstance(error, ElmanError) else f"{type(error).__name__}: "
-        result.fail(f"raises {kind}{words}")
+        ours = isinstance(error, ElmanError)
+        result.fail(words if ours else f"raises {type(error).__name__}: {words}")
         return result
 
 

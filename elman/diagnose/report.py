@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from elman.diagnose.check import Report, Verdict
+from elman.diagnose.check import READ, Report, Verdict
 from elman.diagnose.gain import Gain, Start
 from elman.diagnose.trial import Trial
 from elman.equation.write import equation
@@ -34,7 +34,9 @@ def as_text(report: Report, width: int = 100) -> list[str]:
     for verdict in report.broken:
         case = _case(verdict)
         lines += [
-            *_broken(verdict, ["  the same case as above"] if case == told else case, width),
+            *_broken(
+                verdict, ["  the same case as above"] if case and case == told else case, width
+            ),
             "",
         ]
         told = case
@@ -49,11 +51,14 @@ def as_text(report: Report, width: int = 100) -> list[str]:
 
 def _table(report: Report) -> list[str]:
     width = max(len(v.law.name) for v in report.verdicts)
+    skipped = "not tried: the cell came from a file, without its Python"
+    if report.cell.body is not None:
+        skipped = "not tried, before all that is read is used"
     lines = [f"  {'law':{width}}  {'apart':>8}  {'at most':>8}"]
     for v in report.verdicts:
         figure = "" if v.holds is None else _figure(v.figure)
         bound = "" if v.holds is None else _figure(v.tolerance)
-        says = v.law.says if v.holds is not None else "the cell came from a file, without Python"
+        says = v.law.says if v.holds is not None else skipped
         lines.append(f"{MARKS[v.holds]} {v.law.name:{width}}  {figure:>8}  {bound:>8}  {says}")
     return lines
 
@@ -85,7 +90,7 @@ def _broken(verdict: Verdict, case: list[str], width: int) -> list[str]:
 def _case(verdict: Verdict) -> list[str]:
     """The smallest case that is broken, and where it is small enough all that it reads."""
     case = verdict.case
-    if case is None:
+    if case is None or verdict.law is READ:
         return []
     sizes = ", ".join(f"{name} {size}" for name, size in case.sizes.items())
     count = f"{_count(case.time, 'step')}, {_count(case.batch, 'row')}"
