@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
+from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
@@ -65,7 +67,7 @@ def command(
 def _list(input_size: int, hidden_size: int, as_json: bool) -> None:
     from elman import cells
 
-    facts = [_facts(cells.get(name), input_size, hidden_size) for name in cells.names()]
+    facts = [_facts(cells.get(name), input_size, hidden_size, True) for name in cells.names()]
     if as_json:
         print_json(facts)
         return
@@ -75,7 +77,7 @@ def _list(input_size: int, hidden_size: int, as_json: bool) -> None:
             fact["family"],
             " ".join(fact["states"]),
             fact["formula"],
-            f"{fact['parameters']:,}",
+            "—" if fact["parameters"] is None else f"{fact['parameters']:,}",
             _reference(fact["source"]),
         )
         for fact in facts
@@ -117,13 +119,21 @@ def _page(cell: Cell, input_size: int, hidden_size: int) -> list[str]:
     return [*lines, "", *rest.splitlines()] if rest else lines
 
 
-def _facts(cell: Cell, input_size: int, hidden_size: int) -> dict[str, Any]:
-    """What is told of a cell, as plain JSON values."""
+def _facts(
+    cell: Cell, input_size: int, hidden_size: int, one_of_many: bool = False
+) -> dict[str, Any]:
+    """What is told of a cell, as plain JSON values; in a list also where the sizes do not fit."""
     from elman.equation import hyper_as_data
+    from elman.errors import SizeError
 
     graph = cell.graph
     sizes = _sizes(graph, input_size, hidden_size)
-    counts = graph.count(sizes)
+    try:
+        parameters, operations = graph.count(sizes)
+    except SizeError:
+        if not one_of_many:
+            raise
+        parameters = operations = None
     return {
         "name": cell.name,
         "title": cell.title,
@@ -135,8 +145,8 @@ def _facts(cell: Cell, input_size: int, hidden_size: int) -> dict[str, Any]:
         "hyper": hyper_as_data(cell.hyper),
         "sizes": sizes,
         "formula": formula(graph),
-        "parameters": counts.parameters,
-        "operations": counts.operations,
+        "parameters": parameters,
+        "operations": operations,
         "source": cell.source,
     }
 
@@ -162,15 +172,20 @@ def formula(graph: Graph) -> str:
         free = [c for c in (_LETTERS.get(size), *size) if c and c not in letters.values()]
         letters[size] = free[0] if free else size
     order = {letter: k for k, letter in enumerate(dict.fromkeys(["h", *letters.values()]))}
-    terms = Counter(
-        tuple(sorted((letters[d] for d in p.dims), key=lambda c: order[c]))
-        for p in graph.parameters
-    )
+    terms: dict[tuple[str, ...], Fraction] = {}
+    for p in graph.parameters:
+        parts = [size.partition("/") for size in p.dims if size != "1"]
+        term = tuple(sorted((letters[name] for name, _, _ in parts), key=lambda c: order[c]))
+        share = Fraction(1, math.prod(int(n or 1) for _, _, n in parts))
+        terms[term] = terms.get(term, Fraction(0)) + share
 
-    def written(term: tuple[str, ...], times: int) -> str:
+    def written(term: tuple[str, ...], times: Fraction) -> str:
         powers = Counter(term)
-        product = "".join(letter + ("²" if n == 2 else "") for letter, n in powers.items())
-        return f"{times if times > 1 else ''}{product}"
+        product = "".join(
+            letter + ("²" if n == 2 else "³" * (n == 3)) for letter, n in powers.items()
+        )
+        count = str(times.numerator) if times.numerator > 1 or not product else ""
+        return f"{count}{product}" + (f"/{times.denominator}" if times.denominator > 1 else "")
 
     matrices_first = sorted(terms.items(), key=lambda item: (-len(item[0]), -len(set(item[0]))))
     return " + ".join(written(term, times) for term, times in matrices_first) or "0"
