@@ -6,7 +6,7 @@ they are first used, so that `import elman` costs little more than `import torch
 
 from __future__ import annotations
 
-import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elman import cells
@@ -54,12 +54,24 @@ __all__ = [
     "train",
 ]
 
-_LATER = {"load": "elman.tasks", "train": "elman.training"}
+
+def _pictures(folder: Path) -> list[str]:
+    """The pictures that every run of `elman.train` ends with."""
+    from elman import plots
+
+    return plots.report(folder)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name]), name)
+    if name == "load":
+        from elman.tasks import load
+
+        return load
+    if name == "train":
+        from elman import training
+
+        training.report_always(_pictures)
+        return training.train
     raise AttributeError(f"module 'elman' has no attribute {name!r}")
 
 
