@@ -6,6 +6,14 @@ they are first used, so that `import elman` costs little more than `import torch
 
 from __future__ import annotations
 
+import os
+import sys
+
+if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
+    # Before torch loads OpenMP: its waiting threads spin for a moment and then sleep, or a busy
+    # machine slows tenfold. See docs/decisions/0006-threads-that-wait-sleep.md.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
