@@ -1,5 +1,7 @@
 """Sphinx configuration: MyST pages, an executed gallery, the API from the docstrings."""
 
+import re
+
 import elman
 
 project = "Elman"
@@ -28,3 +30,13 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_google_docstring = True
 napoleon_custom_sections = ["Shapes", "Source"]
+
+
+def dollars_to_math(app, what, name, obj, options, lines):
+    """Docstrings write mathematics between dollars, as the pages do."""
+    text = re.sub(r"\$([^$\n]+)\$", r":math:`\1`", "\n".join(lines))
+    lines[:] = text.split("\n")
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", dollars_to_math)

@@ -6,7 +6,15 @@ they are first used, so that `import elman` costs little more than `import torch
 
 from __future__ import annotations
 
-import importlib
+import os
+import sys
+
+if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
+    # Before torch loads OpenMP: its waiting threads spin for a moment and then sleep, or a busy
+    # machine slows tenfold. See docs/decisions/0006-threads-that-wait-sleep.md.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elman import cells
@@ -59,12 +67,28 @@ __all__ = [
     "train",
 ]
 
-_LATER = {"check": "elman.diagnose", "load": "elman.tasks", "train": "elman.training"}
+
+def _pictures(folder: Path) -> list[str]:
+    """The pictures that every run of `elman.train` ends with."""
+    from elman import plots
+
+    return plots.report(folder)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name]), name)
+    if name == "check":
+        from elman.diagnose import check
+
+        return check
+    if name == "load":
+        from elman.tasks import load
+
+        return load
+    if name == "train":
+        from elman import training
+
+        training.report_always(_pictures)
+        return training.train
     raise AttributeError(f"module 'elman' has no attribute {name!r}")
 
 

@@ -371,3 +371,9 @@ def _save(figure: Figure, path: str | Path) -> None:
         if isinstance(text, Text):
             text.set_fontfamily(list(_fonts()))
     figure.savefig(path, dpi=_DPI)
+
+
+def report(folder: Path) -> list[str]:
+    """Draw the pictures of a finished run, and say where they are."""
+    drawn = of_run(folder)
+    return [f"pictures: {', '.join(map(str, drawn))}"] if drawn else []

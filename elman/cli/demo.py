@@ -57,9 +57,8 @@ def demo(
     """
     if context.invoked_subcommand is not None:
         return
-    from elman.cli.train_lm import pictures
+    from elman import train
     from elman.errors import InputError, nearest
-    from elman.training import train
 
     if lang not in _TEXTS:
         raise InputError(f"demo: --lang is {lang!r}; expected en or zh.{nearest(lang, _TEXTS)}")
@@ -78,7 +77,6 @@ def demo(
             minutes=minutes,
             seed=seed,
             quiet=quiet or as_json,
-            reports=[pictures],
         )
     seconds = time.monotonic() - began
     if as_json:

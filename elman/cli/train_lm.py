@@ -66,7 +66,7 @@ def lm(
 
       elman train lm --run runs/a --resume
     """
-    from elman.training import train
+    from elman import train
 
     given = {name: value for name, value in options.items() if value not in (None, [])}
     if "cell" in given and ".py" in given["cell"]:
@@ -82,7 +82,6 @@ def lm(
         init_from=init_from,
         overwrite=overwrite,
         quiet=quiet,
-        reports=[pictures],
         **given,
     )
     if as_json:
@@ -101,14 +100,6 @@ def lm(
     if not quiet:
         note(f"now: elman generate {result.run}")
     print(result.run)
-
-
-def pictures(folder: Path) -> list[str]:
-    """Draw the pictures of a run and say where they are."""
-    from elman import plots
-
-    drawn = plots.of_run(folder)
-    return [f"pictures: {', '.join(map(str, drawn))}"] if drawn else []
 
 
 def _data(files: Sequence[str] | None, resume: bool) -> Any:

@@ -148,10 +148,8 @@ class LSTM(_Stacked):
     `proj_size` is positive.
 
     Args:
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            proj_size, device, dtype: as in torch.nn.LSTM.
-        recurrent_dropout, zoneout, layer_norm, initial_state, residual, dense, dense_activation,
-            learning, backend: as in `elman.Recurrent`.
+        input_size: this and what follows up to `dtype` as in torch.nn.LSTM.
+        recurrent_dropout: this and all that follows as in `elman.Recurrent`.
 
     Shapes:
         As in torch.nn.LSTM; `lengths` (batch,), `resets` as the input without its features.
@@ -227,10 +225,8 @@ class GRU(_Stacked):
     $h_t = (1 - z) \odot n + z \odot h_{t-1}$: z = 1 keeps the old state.
 
     Args:
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            device, dtype: as in torch.nn.GRU.
-        recurrent_dropout, zoneout, layer_norm, initial_state, residual, dense, dense_activation,
-            learning, backend: as in `elman.Recurrent`.
+        input_size: this and what follows up to `dtype` as in torch.nn.GRU.
+        recurrent_dropout: this and all that follows as in `elman.Recurrent`.
 
     Shapes:
         As in torch.nn.GRU; `lengths` (batch,), `resets` as the input without its features.
@@ -302,10 +298,8 @@ class RNN(_Stacked):
     $h_t = f(W x_t + b + U h_{t-1} + b')$ with f tanh or relu.
 
     Args:
-        input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout,
-            bidirectional, device, dtype: as in torch.nn.RNN.
-        recurrent_dropout, zoneout, layer_norm, initial_state, residual, dense, dense_activation,
-            learning, backend: as in `elman.Recurrent`.
+        input_size: this and what follows up to `dtype` as in torch.nn.RNN.
+        recurrent_dropout: this and all that follows as in `elman.Recurrent`.
 
     Shapes:
         As in torch.nn.RNN; `lengths` (batch,), `resets` as the input without its features.

@@ -62,6 +62,15 @@ class Result:
     ended: str = ""
 
 
+_ALWAYS: list[Report] = []
+
+
+def report_always(report: Report) -> None:
+    """Call `report` after every run that is given no reports of its own."""
+    if report not in _ALWAYS:
+        _ALWAYS.append(report)
+
+
 def train(
     task: str | Task,
     data: Data | None = None,
@@ -71,7 +80,7 @@ def train(
     init_from: str | Path | None = None,
     overwrite: bool = False,
     quiet: bool = False,
-    reports: Sequence[Report] = (),
+    reports: Sequence[Report] | None = None,
     **options: Any,
 ) -> Result:
     """Train a model on data and leave everything about it in a run folder.
@@ -96,6 +105,7 @@ def train(
         overwrite: a run in the folder may be replaced.
         quiet: say nothing on the screen; `train.log` has it all.
         reports: called with the run's folder when it is finished; the lines they return are said.
+            If not given, those of `report_always`: with `elman.train`, the run's pictures.
         options: options by name; None is as if not given.
 
     Returns:
@@ -119,7 +129,7 @@ def train(
     else:
         setup = _begin(task, data, run, given_task, given, init_from, overwrite, quiet)
     try:
-        return _train(setup, began, reports)
+        return _train(setup, began, _ALWAYS if reports is None else reports)
     except ElmanError as error:
         setup.console.stop()
         setup.console.log(str(error))
