@@ -245,3 +245,10 @@ def test_defaults_suit_any_text(tokens, vocabulary, budget):
         assert all(getattr(resolved, name) is not None for name in choice.model)
         assert resolved.window * resolved.streams * vocabulary <= 60_000_000
         TrainingOptions(**choice.training)
+
+
+def test_a_cell_that_reads_more_than_text_has_is_refused_at_once(tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text("some words to learn from\n" * 40, encoding="utf-8")
+    with pytest.raises(InputError, match="cfc reads dt besides its input"):
+        build("lm", [file], {"cell": "cfc"})

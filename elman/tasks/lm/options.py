@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 
 import elman.cells
 from elman.equation import Cell
+from elman.errors import InputError
 from elman.tasks.base import TaskOptions
 
 Count = Annotated[int, Field(ge=1)]
@@ -103,11 +104,22 @@ def find_cell(options: LMOptions) -> tuple[Cell, str | dict[str, Any]]:
     """
     value = options.cell
     if isinstance(value, str):
-        return elman.cells.get(value).with_hyper(**options.hyper), value
+        return _for_text(elman.cells.get(value).with_hyper(**options.hyper)), value
     cell = Cell.from_json(value) if isinstance(value, Mapping) else value
-    cell = cell.with_hyper(**options.hyper)
+    cell = _for_text(cell.with_hyper(**options.hyper))
     if cell.name in elman.cells.names():
         known = elman.cells.get(cell.name).with_hyper(**options.hyper)
         if known.to_json() == cell.to_json():
             return cell, cell.name
     return cell, cell.to_json()
+
+
+def _for_text(cell: Cell) -> Cell:
+    """The cell, if text has all that it reads."""
+    further = [i.name for i in cell.graph.inputs[1:]]
+    if further:
+        raise InputError(
+            f"the cell {cell.name} reads {', '.join(further)} besides its input, and text has "
+            "nothing to give it; use it from Python, elman.Recurrent(…)(x, inputs={…})"
+        )
+    return cell
