@@ -242,3 +242,20 @@ def test_auto_takes_the_reference_where_torchs_kernels_cannot_follow(name):
         lambda f: torch.func.hessian(lambda x: f(x).pow(2).sum())(x[:2]),
     ):
         assert_same_bits(*(transform(lambda x, m=m: m(x)[0]) for m in (auto, reference)))
+
+
+def test_a_projection_as_large_as_the_hidden_size_stays_on_the_reference():
+    layer = elman.Recurrent("lstm_projected", 3, 4, sizes={"projection": 4})
+    assert layer(torch.randn(5, 2, 3))[0].shape == (5, 2, 4)
+    assert "as large as the hidden size" in layer.explain()
+    wanted = elman.Recurrent("lstm_projected", 3, 4, sizes={"projection": 4}, backend="torch")
+    with pytest.raises(elman.InputError, match="as large as the hidden size"):
+        wanted(torch.randn(5, 2, 3))
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_a_batch_without_rows_may_have_lengths(backend):
+    layer = elman.LSTM(3, 4, backend=backend)
+    out, (h, _) = layer(torch.randn(5, 0, 3), lengths=torch.zeros(0, dtype=torch.long))
+    assert out.shape == (5, 0, 4)
+    assert h.shape == (1, 0, 4)

@@ -98,6 +98,14 @@ def kernel_of(graph: Graph) -> Kernel | None:
     return next((k for k in KERNELS.values() if k.own_cell.graph == graph), None)
 
 
+def obstacle_of_sizes(kernel: Kernel, sizes: Mapping[str, int]) -> str | None:
+    """What keeps a kernel from these sizes, as a phrase, or None."""
+    if kernel.projection is not None and sizes["projection"] == sizes["hidden"]:
+        # torch sees that there is a projection from its size alone.
+        return "torch's kernel takes a projection as large as the hidden size for none"
+    return None
+
+
 def in_transform() -> bool:
     """Whether a torch.func transform or forward-mode differentiation is at work."""
     return (
@@ -172,7 +180,7 @@ def run(kernel: Kernel, weights: list[Tensor], twice: bool, call: Call) -> Resul
     if call.lengths is None:
         return _run_padded(kernel, weights, twice, call.x, call.carried, call.return_states)
     time = call.x.shape[0]
-    longest = int(call.lengths.max())
+    longest = int(call.lengths.max()) if len(call.lengths) else time
     steps = torch.arange(longest, device=call.x.device).unsqueeze(1)
     past = (steps >= call.lengths).unsqueeze(-1)
     x = call.x[:longest]

@@ -102,7 +102,10 @@ class RecurrentLayer(nn.Module):
                 graph = equation.with_recurrent_dropout(graph)
             graphs.append(equation.with_zoneout(graph) if self.zoneout else graph)
         self._graphs = tuple(graphs)
-        self._kernels = tuple(torch_kernel.kernel_of(g) for g in graphs)
+        kernels = [torch_kernel.kernel_of(g) for g in graphs]
+        plain = torch_kernel.kernel_of(base)
+        self._size_obstacle = plain and torch_kernel.obstacle_of_sizes(plain, sizes)
+        self._kernels = tuple(None if self._size_obstacle else k for k in kernels)
         # Nothing between or around the layers that torch's kernel for a whole stack cannot do.
         self._bare = not (self.residual and self.num_layers > 1) and self.learning.window is None
 
@@ -279,6 +282,8 @@ class RecurrentLayer(nn.Module):
                 )
                 if there
             ]
+            if self._size_obstacle:
+                found.append(self._size_obstacle)
             if torch_kernel.kernel_of(self.cell.graph) is None:
                 found.append(f"the equation of {self.cell.name!r} is none of torch.nn's")
         elif return_states and kernel.name == "lstm":
