@@ -183,13 +183,16 @@ def _number_out(value: Any) -> Any:
 def _number_in(value: Any, key: str) -> float:
     if value in ("inf", "-inf"):
         return float(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        _bad(f"{key!r} is {str(value)[:80]!r}, not a number")
+    # Single precision must hold it too; and NaN fails every comparison.
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 1e30
+    if not good:
+        _bad(f"{key!r} is {str(value)[:80]!r}, not a number up to 1e30")
     return float(value)
 
 
 def _number(data: Any, key: str) -> float:
-    return _number_in(_get(data, key, object, "the equation"), key)
+    value = _number_in(_get(data, key, object, "the equation"), key)
+    return value if math.isfinite(value) else _bad(f"{key!r} is infinite")
 
 
 def _varies(data: Any) -> str:
