@@ -322,6 +322,41 @@ def test_evaluate(call, run, place):
     assert f"{data['nats_per_char']:.4f} nats a character" in out
 
 
+@pytest.fixture(scope="module")
+def rare(place):
+    """A run over characters whose vocabulary has an <unk>: its training file has rare ones."""
+    (place / "rare.txt").write_text(TEXT + "an Ω\n" + TEXT, encoding="utf-8")
+    sizes = ["--hidden", "8", "--embedding", "4", "--window", "16", "--streams", "4"]
+    arguments = ["train", "lm", str(place / "rare.txt"), "--steps", "2", "--min-count", "2"]
+    assert main([*arguments, *sizes, "-q", "--run", str(place / "rare")]) == 0
+    return str(place / "rare")
+
+
+def test_rare_characters_are_noted_where_the_model_has_unk(call, rare, place):
+    code, out, err = call("evaluate", rare, place / "rare.txt")
+    assert code == 0
+    assert "not comparable" in out
+    assert err.startswith("note: 1 of ")
+    assert "counted as <unk>" in err
+    data = json.loads(call("evaluate", rare, place / "rare.txt", "--json")[1])
+    assert (data["unseen"], data["skipped"]) == (1, 0)
+    assert "not comparable" in data["note"]
+    for verb in (["score", rare, "Ω"], ["generate", rare, "-p", "Ω", "-n", 2]):
+        code, out, err = call(*verb)
+        assert (code, err.count("\n")) == (0, 1)
+        assert "rare or unseen in training, taken as <unk>: 'Ω'" in err
+
+
+def test_a_closed_vocabulary_refuses_in_every_verb(call, run, place):
+    (place / "omega.txt").write_text("an Ω\n", encoding="utf-8")
+    for verb in (["score", "Ω"], ["generate", "-p", "Ω"], ["evaluate", place / "omega.txt"]):
+        code, out, err = call(verb[0], run, *verb[1:])
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "'Ω' (U+03A9), unseen in training" in err
+    data = json.loads(call("evaluate", run, place / "omega.txt", "--unknown=skip", "--json")[1])
+    assert (data["skipped"], data["tokens"]) == (1, 4)
+
+
 def test_a_damaged_model_is_one_line(call, run, tmp_path):
     whole = (tmp_path.parent / "whole").with_suffix(".safetensors")
     data = Path(f"{run}/model.safetensors").read_bytes()

@@ -9,6 +9,7 @@ import torch
 
 from elman.data import Vocabulary
 from elman.errors import InputError
+from elman.tasks import build
 from elman.tasks.lm import LMOptions, compare, measure
 from elman.tasks.lm.network import LanguageModel
 from elman.tasks.lm.options import find_cell
@@ -259,3 +260,60 @@ def test_evaluate_needs_a_known_token(tmp_path, letters):
     assert letters.evaluate(file, unknown="skip")["unseen"] == 3
     with pytest.raises(InputError):
         letters.evaluate([])
+
+
+def test_rare_characters_are_counted_as_in_validation(tmp_path):
+    common = "".join(chr(0x4E00 + i) for i in range(600)) + "\n"
+    text, valid = tmp_path / "zh.txt", tmp_path / "valid.txt"
+    text.write_text(common + "龘\n" + common + "靐\n", encoding="utf-8")
+    valid.write_text(common[::7] + "龘麤\n", encoding="utf-8")
+    options = {"hidden": 8, "embedding": 4, "window": 16, "streams": 2, "valid_file": str(valid)}
+    task = build("lm", [str(text)], options)
+    model = task.trained()
+    found = model.evaluate(valid)
+    for name, value in task.validate().items():
+        assert found[name] == pytest.approx(value, rel=1e-6), name
+    assert (found["unseen"], found["skipped"]) == (2, 0)
+    assert "2 of " in found["note"]
+    assert "counted as <unk>" in found["note"]
+    assert model.evaluate(text)["unseen"] == 2
+    assert model.score("一龘")[0].tokens == ("一", "<unk>", "\n")
+    assert model.generate("龘", length=1)[0].startswith("龘")
+    with pytest.raises(InputError, match=r"'龘'.*rare or unseen in training"):
+        model.score("龘", unknown="error")
+
+
+def test_what_is_skipped_counts_nowhere(tmp_path, letters, words):
+    file = tmp_path / "a.txt"
+    file.write_text("abzzzzc\n", encoding="utf-8")
+    found = letters.evaluate(file, unknown="skip")
+    file.write_text("abc\n", encoding="utf-8")
+    clean = letters.evaluate(file)
+    assert found["nats_per_char"] == clean["nats_per_char"]
+    assert (found["skipped"], clean["skipped"]) == (4, 0)
+    assert "4 of 8 tokens were skipped" in found["note"]
+    assert "note" not in clean
+    file.write_text("apple plum pear\n", encoding="utf-8")
+    found = words.evaluate(file, unknown="skip")
+    assert found["nats_per_char"] == pytest.approx(found["nats_per_token"] * 3 / 11)
+
+
+def test_characters_behind_unk_are_said_not_to_be_comparable(tmp_path):
+    model = model_of("word", ("\n", *WORDS, "<unk>"))
+    file = tmp_path / "a.txt"
+    file.write_text("apple pomegranate <unk>\n", encoding="utf-8")
+    found = model.evaluate(file)
+    assert found["unseen"] == 1
+    assert "2 of 4 tokens (50.00%)" in found["note"]
+    assert "not comparable" in found["note"]
+    assert "Kneser-Ney" in found["note"]
+    file.write_text("apple pear\n", encoding="utf-8")
+    assert "note" not in model.evaluate(file)
+
+
+@pytest.mark.parametrize("given", [3, [3], ["abc", None], [b"abc"]])
+def test_only_texts_are_scored(letters, given):
+    with pytest.raises(InputError, match="expected a text"):
+        letters.score(given)
+    with pytest.raises(InputError, match="prompt is 3; expected a text"):
+        letters.generate(3)

@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from elman.cli.generate import UNKNOWN_HELP
-from elman.cli.terminal import Json, Run, piped, print_json
+from elman.cli.terminal import Json, Run, note, piped, print_json
 
 
 def command(
@@ -20,6 +20,9 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Measure a trained model on text files: nats and bits a character, perplexity.
+
+    Tokens that the model's vocabulary lacks count as in validation: as <unk> where it has one. A
+    note says how many, and a model that has none refuses them.
 
     [bold]Examples[/bold]
 
@@ -34,11 +37,14 @@ def command(
     if not names:
         raise InputError("evaluate: name a text file, or pipe a text in.")
     metrics = load(run).evaluate(names, unknown=unknown)
+    if "note" in metrics:
+        note(f"note: {metrics['note']}")
     if as_json:
         print_json(metrics)
         return
-    tokens, unseen = int(metrics["tokens"]), int(metrics.get("unseen", 0))
-    print(f"{tokens:,} tokens" + (f", {unseen:,} of them unseen in training" if unseen else ""))
+    print(
+        f"{metrics['tokens']:,} tokens" + (", not comparable: see the note" * ("note" in metrics))
+    )
     for unit in ("char", "token"):
         nats, bits = metrics[f"nats_per_{unit}"], metrics[f"bits_per_{unit}"]
         word = {"char": "character", "token": "token"}[unit]

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from typer import Option
 
-from elman.cli.terminal import Json, Run, check_text, print_json
+from elman.cli.terminal import Json, Run, check_text, note_unseen, print_json
 
 UNKNOWN_HELP = (
-    "What to do with tokens unseen in training: error, use (as <unk>), skip, or auto: use for "
-    "words where the model has an <unk>, else error."
+    "What to do with tokens rare or unseen in training: error, use (as <unk>), skip, or auto: use "
+    "where the model has an <unk>, else error."
 )
 
 
@@ -51,11 +51,14 @@ def command(
     prompt = read_text("-").removesuffix("\n") if prompt == "-" else check_text(prompt, "--prompt")
     if count < 1:
         raise InputError(f"generate: --count is {count}; expected a whole number >= 1.")
+    lacking = [token for _, token in model.vocabulary.unseen(prompt)]
+    treated = unknown == "use" or (unknown == "auto" and model.vocabulary.unknown is not None)
     settings = {"temperature": temperature, "top_k": top_k, "seed": seed}
     if as_json:
         texts = model.generate(
             prompt, length, temperature, top_k, count, seed, sentence=sentence, unknown=unknown
         )
+        note_unseen("the prompt", lacking, treated)
         print_json({"texts": texts, "prompt": prompt, **settings})
         return
     for index in range(count):
@@ -64,6 +67,8 @@ def command(
         pieces = model.generate_stream(
             prompt, length, temperature, top_k, seed, index, sentence=sentence, unknown=unknown
         )
+        if not index:
+            note_unseen("the prompt", lacking, treated)
         last = ""
         for piece in pieces:
             print(piece, end="", flush=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from elman.cli.generate import UNKNOWN_HELP
-from elman.cli.terminal import Json, Run, check_text, flow, note, piped, print_json
+from elman.cli.terminal import Json, Run, check_text, flow, note_unseen, piped, print_json
 
 if TYPE_CHECKING:
     from elman.tasks.lm import Score
@@ -61,10 +61,10 @@ def command(
 
 def show(scores: list[Score]) -> None:
     """Print scores, each with ln p of its tokens."""
+    from elman.data import UNKNOWN
+
     for score in scores:
-        if score.unseen:
-            unseen = ", ".join(map(repr, score.unseen))
-            note(f"note: {score.sentence!r} has tokens unseen in training: {unseen}.")
+        note_unseen(repr(score.sentence), score.unseen, UNKNOWN in score.tokens)
         print(score.sentence)
         print(f"  ln P = {score.log_prob:.3f}, perplexity {score.perplexity:.3f} a token; ln p:")
         pairs = zip(score.tokens, score.per_token, strict=True)

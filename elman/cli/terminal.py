@@ -27,6 +27,16 @@ def note(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def note_unseen(what: str, tokens: Sequence[str], used: bool) -> None:
+    """Say on standard error which tokens the vocabulary lacks, and how they were counted."""
+    if tokens:
+        distinct = list(dict.fromkeys(tokens))
+        more = f" and {len(distinct) - 10} more" if len(distinct) > 10 else ""
+        how = "taken as <unk>" if used else "left out"
+        names = ", ".join(map(repr, distinct[:10]))
+        note(f"note: {what} has tokens rare or unseen in training, {how}: {names}{more}.")
+
+
 def piped() -> bool:
     """Return whether standard input is a pipe or a file."""
     return sys.stdin is not None and not sys.stdin.isatty()

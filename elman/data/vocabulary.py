@@ -99,6 +99,7 @@ class Vocabulary:
         self, tokens: list[str], at: int, count: int, unknown: Treatment, where: str
     ) -> None:
         kind = "character" if self.level == "char" else "word"
+        rare = "unseen" if self.unknown is None else "rare or unseen"
         more = f" ({count} such {kind}s in all)" if count > 1 else ""
         point = f" (U+{ord(tokens[at]):04X})" if self.level == "char" else ""
         if unknown == "use":
@@ -109,7 +110,7 @@ class Vocabulary:
                 ways += f", --unknown use takes it as {UNKNOWN}"
             advice = f"{ways}."
         raise InputError(
-            f"{where}: {kind} {at + 1} is {tokens[at]!r}{point}, unseen in training{more}; {advice}"
+            f"{where}: {kind} {at + 1} is {tokens[at]!r}{point}, {rare} in training{more}; {advice}"
         )
 
     def decode(self, ids: Iterable[int]) -> str:

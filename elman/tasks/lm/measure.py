@@ -99,3 +99,27 @@ def metrics(nats: float, tokens: int, characters: float) -> dict[str, float]:
         "perplexity": math.exp(min(token, 700.0)),
         "tokens": tokens,
     }
+
+
+def notes(tokens: int, stand_ins: int, skipped: int) -> str:
+    """Say what makes the figures of a text incomparable with another model's; "" if nothing does.
+
+    Args:
+        tokens: that were predicted.
+        stand_ins: how many of them were `<unk>`.
+        skipped: tokens of the text that were left out.
+    """
+    said = []
+    if stand_ins:
+        said.append(
+            f"{stand_ins:,} of {tokens:,} tokens ({stand_ins / tokens:.2%}), rare or unseen in "
+            f"training, were counted as <unk>, as validation and its Kneser-Ney baseline count "
+            f"them; each pays once for all its characters, so per-character figures are not "
+            f"comparable with a model that spells them out."
+        )
+    if skipped:
+        said.append(
+            f"{skipped:,} of {tokens + skipped:,} tokens were skipped and count nowhere; the "
+            f"figures are of the rest, and not comparable with those of the whole text."
+        )
+    return " ".join(said)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from elman.data import Vocabulary, read_chunks
 from elman.data.tokens import whole_lines
-from elman.data.vocabulary import count_characters
+from elman.data.vocabulary import Treatment, count_characters
 from elman.errors import InputError
 from elman.tasks.lm import generating, measure, scoring
 from elman.tasks.lm.network import LanguageModel
@@ -22,9 +22,10 @@ Unknown = Literal["auto", "error", "use", "skip"]
 class TrainedLM:
     """A language model with its vocabulary, as `elman.load` returns it.
 
-    Tokens unseen in training are treated as `unknown` says, in every method: "error" refuses them,
-    "use" takes them as `<unk>`, "skip" leaves them out, "auto" is "use" for words where the model
-    has an `<unk>`, and "error" otherwise.
+    Tokens that the vocabulary lacks are treated as `unknown` says, in every method: "error" refuses
+    them, "use" takes them as `<unk>`, "skip" leaves them out. "auto" is "use" where the model has
+    an `<unk>`, as in validation (the tokens were rare or unseen in training), and "error" where it
+    has none.
 
     Attributes:
         network: the torch module, in evaluation mode.
@@ -149,18 +150,22 @@ class TrainedLM:
         Source: the comparison of sentences by a language model, "the apple and pear salad" against
         "the apple and pair salad", is that of Jurafsky & Martin, Speech and Language Processing.
         """
+        if not isinstance(sentences, str | Sequence):
+            raise InputError(f"sentences is {sentences!r}; expected a text, or a list of texts.")
         sentences = [sentences] if isinstance(sentences, str) else list(sentences)
-        sentences = [text.removesuffix("\n") for text in sentences]
         known = []
         for i, text in enumerate(sentences, start=1):
             where = "sentence" if len(sentences) == 1 else f"sentence {i}"
+            if not isinstance(text, str):
+                raise InputError(f"{where} is {text!r}; expected a text.")
+            text = sentences[i - 1] = text.removesuffix("\n")
             known.append(self._encode(text, unknown, where))
         unseen = [tuple(token for _, token in self.vocabulary.unseen(text)) for text in sentences]
         return scoring.score(self.network, self.vocabulary, sentences, known, unseen, finished)
 
     def evaluate(
         self, files: str | Path | Sequence[str | Path], *, unknown: Unknown = "auto"
-    ) -> dict[str, float]:
+    ) -> dict[str, Any]:
         """Measure the model on text files, joined in order; every token is counted once.
 
         The text is read in up to 64 parallel streams of equal length. Each first reads the 256
@@ -174,8 +179,11 @@ class TrainedLM:
 
         Returns:
             "nats_per_token", "bits_per_token", "nats_per_char", "bits_per_char", "perplexity" (of
-            a token), "tokens", and "unseen": the number of tokens unseen in training. Characters
-            are those of the text (for words: joined by single spaces), whether seen or not.
+            a token), "tokens", "unseen": the number of tokens that the vocabulary lacks, and
+            "skipped": how many of them were left out. Characters are those of the tokens that
+            were measured (words joined by single spaces), so what is skipped counts nowhere. An
+            `<unk>` pays once for all characters it stands for: where the text has any, or where
+            tokens were skipped, "note" says that the figures are not comparable.
 
         Raises:
             FileError: a file cannot be read as text.
@@ -183,23 +191,34 @@ class TrainedLM:
         """
         names = [files] if isinstance(files, str | Path) else list(files)
         parts, characters, unseen = [], 0, 0
+        skip = self._treatment(unknown) == "skip"
         for name in names:
             chunks = read_chunks(name)
             for chunk in chunks if self.vocabulary.level == "char" else whole_lines(chunks):
                 parts.append(self._encode(chunk, unknown, str(name)).astype(np.int32))
-                characters += count_characters(chunk, self.vocabulary.level)
-                unseen += len(self.vocabulary.unseen(chunk))
+                lacking = len(self.vocabulary.unseen(chunk))
+                known = self.vocabulary.decode(parts[-1]) if skip and lacking else chunk
+                characters += count_characters(known, self.vocabulary.level)
+                unseen += lacking
         text = np.concatenate(parts) if parts else np.zeros(0, np.int32)
         if not len(text):
-            raise InputError(f"{names}: no token of this text was seen in training.")
+            raise InputError(f"{', '.join(map(str, names))}: no token of it was seen in training.")
         before = np.array([self.vocabulary.end])
         total = measure.negative_log_likelihood(self.network, before, text)
-        return measure.metrics(total.nats, total.tokens, characters) | {"unseen": unseen}
+        found: dict[str, Any] = dict(measure.metrics(total.nats, total.tokens, characters))
+        found |= {"unseen": unseen, "skipped": unseen if skip else 0}
+        stand_ins = int(np.count_nonzero(text == self.vocabulary.unknown))
+        notes = measure.notes(total.tokens, stand_ins, found["skipped"])
+        return found | ({"note": notes} if notes else {})
 
     def _encode(self, text: str, unknown: Unknown, where: str) -> np.ndarray:
+        if not isinstance(text, str):
+            raise InputError(f"{where} is {text!r}; expected a text.")
+        return self.vocabulary.encode(text, self._treatment(unknown), where)
+
+    def _treatment(self, unknown: Unknown) -> Treatment:
         if unknown not in ("auto", "error", "use", "skip"):
             raise InputError(f"unknown is {unknown!r}; expected auto, error, use or skip.")
         if unknown == "auto":
-            words = self.vocabulary.level == "word" and self.vocabulary.unknown is not None
-            unknown = "use" if words else "error"
-        return self.vocabulary.encode(text, unknown, where)
+            return "error" if self.vocabulary.unknown is None else "use"
+        return unknown
