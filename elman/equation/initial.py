@@ -63,14 +63,19 @@ BETWEEN = re.compile(r"uniform\((-?\d+(?:\.\d+)?), (-?\d+(?:\.\d+)?)\)")
 def check_initialiser(name: str, init: Initialiser) -> Initialiser:
     """Return `init` if it is a known initialiser or a finite number; else raise InputError."""
     if isinstance(init, str):
-        if init not in INITIALISERS and not BETWEEN.fullmatch(init):
+        between = BETWEEN.fullmatch(init)
+        ordered = between is not None and float(between[1]) <= float(between[2])
+        if init not in INITIALISERS and not ordered:
             raise InputError(
                 f"{name}: {init!r} is no initialiser.{nearest(init, INITIALISERS)} There are: "
                 f"{', '.join(INITIALISERS)}, uniform(low, high), or a number"
             )
         return init
-    if isinstance(init, bool) or not isinstance(init, (int, float)) or not math.isfinite(init):
-        raise InputError(f"{name}: an initialiser is a name or a finite number; got {init!r}")
+    number = isinstance(init, (int, float)) and not isinstance(init, bool)
+    if not number or not abs(init) <= 1e30:
+        raise InputError(
+            f"{name}: an initialiser is a name or a finite number up to 1e30; got {init!r}"
+        )
     return float(init)
 
 

@@ -192,7 +192,9 @@ def _number_in(value: Any, key: str) -> float:
 
 def _number(data: Any, key: str) -> float:
     value = _number_in(_get(data, key, object, "the equation"), key)
-    return value if math.isfinite(value) else _bad(f"{key!r} is infinite")
+    if math.isinf(value):
+        _bad(f"{key!r} is infinite")
+    return value
 
 
 def _varies(data: Any) -> str:

@@ -104,7 +104,9 @@ class RecurrentLayer(nn.Module):
         self._graphs = tuple(graphs)
         kernels = [torch_kernel.kernel_of(g) for g in graphs]
         plain = torch_kernel.kernel_of(base)
-        self._size_obstacle = plain and torch_kernel.obstacle_of_sizes(plain, sizes)
+        self._size_obstacle = (
+            None if plain is None else torch_kernel.obstacle_of_sizes(plain, sizes)
+        )
         self._kernels = tuple(None if self._size_obstacle else k for k in kernels)
         # Nothing between or around the layers that torch's kernel for a whole stack cannot do.
         self._bare = not (self.residual and self.num_layers > 1) and self.learning.window is None
