@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -62,6 +62,9 @@ class RunFolder:
             RunError: there is a run and `overwrite` is false, or there are other things.
         """
         if not self.path.exists():
+            above = next(folder for folder in self.path.absolute().parents if folder.exists())
+            if not above.is_dir():
+                raise RunError(f"{self.path} cannot be made: {above} is a file, not a folder.")
             return
         if not self.path.is_dir():
             raise RunError(f"{self.path} is a file; a run needs a folder of its own.")
@@ -79,17 +82,62 @@ class RunFolder:
                 "that is new or empty."
             )
 
+    def check_outside(self, files: Iterable[Path]) -> None:
+        """See that nothing the new run is to read would be deleted with the old one.
+
+        Raises:
+            RunError: a file or folder is, or is within, what `create` takes away.
+        """
+        doomed = [place / part for place in _places(self.path) for part in _PARTS]
+        for file in files:
+            if not file.exists():
+                continue
+            inside = any(p.is_relative_to(old) for p in _places(file) for old in doomed)
+            if inside or (self.path.exists() and file.samefile(self.path)):
+                raise RunError(
+                    f"{file} is inside {self.path}, which overwrite would empty before the run "
+                    "begins; move it out of the folder, or name another folder (run)."
+                )
+
     def create(self) -> None:
-        """Make the folder, without what an older run left in it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        for part in _PARTS:
-            old = self.path / part
-            if old.is_dir():
-                shutil.rmtree(old)
-            else:
-                old.unlink(missing_ok=True)
-        (self.path / "checkpoints").mkdir()
-        (self.path / "plots").mkdir()
+        """Make the folder, without what an older run left in it.
+
+        Raises:
+            RunError: the system does not allow it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for part in _PARTS:
+                old = self.path / part
+                if old.is_dir() and not old.is_symlink():
+                    shutil.rmtree(old)
+                else:
+                    old.unlink(missing_ok=True)
+            (self.path / "checkpoints").mkdir()
+            (self.path / "plots").mkdir()
+        except OSError as error:
+            raise _not_made(self.path, error) from None
+
+    def check_resumable(self) -> None:
+        """See that the last checkpoint is there, unless the run was killed before the first one.
+
+        Raises:
+            RunError: the run has left traces of training, and no checkpoint to go on from.
+        """
+        if self.last.exists():
+            return
+        weights = [file for file in (self.model, self.best) if file.exists()]
+        trained = self.metrics.exists() and self.metrics.stat().st_size > 0
+        if weights or trained or self.result.exists():
+            way = "a new run can begin with other weights or none"
+            if weights:
+                way = (
+                    f"the weights are still in {weights[0]}, and a new run (another --run) can "
+                    f"begin with them: --init-from {weights[0]} (init_from)"
+                )
+            raise RunError(
+                f"{self.last} is missing, so this run cannot go on; nothing was changed; {way}."
+            )
 
     def clear_leftovers(self) -> None:
         """Take away what a killed process had not finished writing."""
@@ -99,13 +147,29 @@ class RunFolder:
                     leftover.unlink(missing_ok=True)
 
 
+def _places(path: Path) -> tuple[Path, Path]:
+    """Where a path points, links followed and not."""
+    return Path(os.path.abspath(path)), path.resolve()
+
+
+def _not_made(path: Path, error: OSError) -> RunError:
+    why = (error.strerror or str(error)).lower()
+    return RunError(f"{path} cannot be made: {why}; name another folder (run).")
+
+
 def next_name(task: str, title: str, parent: Path | None = None) -> Path:
     """Make a new folder `runs/TASK-TITLE-001`, with the first number that is free.
 
     The folder is made at once, so two runs that start together never share one.
+
+    Raises:
+        RunError: the system does not allow it.
     """
     parent = Path("runs") if parent is None else parent
-    parent.mkdir(parents=True, exist_ok=True)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_made(parent, error) from None
     slug = re.sub(r"[^\w.]+", "-", title).strip("-.").lower()[:40] or "run"
     number = 1
     while True:
@@ -115,6 +179,8 @@ def next_name(task: str, title: str, parent: Path | None = None) -> Path:
         except FileExistsError:
             number += 1
             continue
+        except OSError as error:
+            raise _not_made(path, error) from None
         return path
 
 

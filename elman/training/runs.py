@@ -12,12 +12,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from elman import tasks
 from elman.errors import ElmanError, FileError, InputError, RunError, nearest
 from elman.tasks import model_file
-from elman.tasks.base import Task
+from elman.tasks.base import Budget, Task
 from elman.training import checkpoint, config
-from elman.training.config import RunConfig
+from elman.training.config import DataFile, RunConfig
 from elman.training.console import Console, duration
 from elman.training.device import make_fabric, own_settings
 from elman.training.folder import RunFolder, cut_metrics, next_name, write_text
@@ -158,7 +160,7 @@ class _Setup:
     folder: RunFolder
     console: Console
     resumed: bool = False
-    extended: bool = False
+    extended: RunConfig | None = None  # with options that were changed on resume
 
 
 # -- beginning -------------------------------------------------------------------------------
@@ -179,18 +181,23 @@ def _begin(
     files, text = ([], None) if isinstance(task, Task) else _data_files(data)
     if run is not None:
         RunFolder(run).check_free(overwrite)
+        RunFolder(run).check_outside(_read_files(files, given_task, init_from))
     weights = None if init_from is None else _read_weights(Path(init_from))
-    built = _build(task, files, text, given_task, given)
+    said = "standard input" if str(data) == "-" else "the lines given"
+    built = _build(task, files, text, given_task, given, said)
     options = resolve(given, built.recommended)
     if weights is not None:
         _start_from(built, *weights)
     title = files[0].stem if files else name
     folder = RunFolder(next_name(name, title) if run is None else run)
+    fingerprints = [config.fingerprint(file) for file in files]
+    if text is not None:
+        fingerprints = [config.fingerprint_text(folder.data, text)]
+    configuration = _configuration(built, fingerprints, options)
     folder.create()
     if text is not None:
         folder.data.write_bytes(text)
-        files = [folder.data]
-    config.write(folder.config, _configuration(built, files, options))
+    config.write(folder.config, configuration)
     console = Console(folder.log, quiet)
     for line in built.describe():
         console.say(line)
@@ -204,16 +211,69 @@ def _build(
     text: bytes | None,
     given_task: dict[str, Any],
     given: dict[str, Any],
+    said: str,
 ) -> Task:
+    """Build a task from files, or from a text, which errors call what was `said`."""
     if isinstance(task, Task):
         return task
     limits, seed = budget(given), given.get("seed", 0)
     if text is None:
-        return tasks.build(task, files, given_task, budget=limits, seed=seed)
+        return _build_from(task, files, given_task, limits, seed)
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "data.txt"
         file.write_bytes(text)
-        return tasks.build(task, [file], given_task, budget=limits, seed=seed)
+        try:
+            return _build_from(task, [file], given_task, limits, seed)
+        except (FileError, InputError) as error:
+            if str(file) not in str(error):
+                raise
+            raise type(error)(str(error).replace(str(file), said)) from None
+
+
+def _build_from(
+    task: str,
+    files: Sequence[str | Path],
+    options: Mapping[str, Any],
+    limits: Budget,
+    seed: int,
+) -> Task:
+    """Build a task; a model that does not fit into memory is said to be too large, and how large.
+
+    Raises:
+        InputError: there is not enough memory.
+    """
+
+    def build() -> Task:
+        return tasks.build(task, files, options, budget=limits, seed=seed)
+
+    try:
+        return build()
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        with torch.device("meta"):  # shapes without weights
+            weights = sum(weight.numel() for weight in build().model.parameters())
+        raise InputError(
+            f"train: this model would have {weights:,} weights, {_memory(4 * weights)} in float32 "
+            f"and about {_memory(16 * weights)} to train, and the memory is not there; choose a "
+            "smaller one (hidden, layers, embedding)."
+        ) from None
+
+
+def _memory(size: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.0f} TB"
+
+
+def _read_files(
+    files: Sequence[Path], options: Mapping[str, Any], init_from: str | Path | None
+) -> list[Path]:
+    """Return all that a new run is to read."""
+    further = [entry for entry in (options.get("valid_file"), init_from) if entry is not None]
+    return [*files, *(Path(entry) for entry in further if isinstance(entry, str | Path))]
 
 
 def _data_files(data: Data | None) -> tuple[list[Path], bytes | None]:
@@ -241,14 +301,14 @@ def _looks_like_a_path(entry: str) -> bool:
     return Path(entry).is_file() or (entry.endswith(".txt") and " " not in entry)
 
 
-def _configuration(task: Task, files: Sequence[Path], options: TrainingOptions) -> RunConfig:
+def _configuration(task: Task, data: Sequence[DataFile], options: TrainingOptions) -> RunConfig:
     own = config.plain(task.config)
     also = [own["valid_file"]] if own.get("valid_file") else []
     return RunConfig(
         format=config.FORMAT,
         elman=_version(),
         task=task.name,
-        data=[config.fingerprint(file) for file in files],
+        data=list(data),
         also=[config.fingerprint(file) for file in also],
         options=own,
         training=options,
@@ -323,6 +383,7 @@ def _resume(
             "resume."
         )
     found = config.read(folder.config)
+    folder.check_resumable()
     _check_same(task, data, given_task, given, found)
     config.check_unchanged([*found.data, *found.also])
     options = _changed(found.training, given)
@@ -331,12 +392,11 @@ def _resume(
     else:
         paths = [file.path for file in found.data]
         limits = budget(config.plain(options))
-        built = tasks.build(found.task, paths, found.options, budget=limits, seed=options.seed)
-    folder.clear_leftovers()
-    extended = options != found.training
-    if extended:
-        config.write(folder.config, found.model_copy(update={"training": options}))
-    return _Setup(built, options, folder, Console(folder.log, quiet), True, extended)
+        built = _build_from(found.task, paths, found.options, limits, options.seed)
+    new = None
+    if options != found.training:
+        new = found.model_copy(update={"training": options})
+    return _Setup(built, options, folder, Console(folder.log, quiet), True, new)
 
 
 def _check_same(
@@ -416,13 +476,24 @@ def _train(setup: _Setup, began: float, reports: Sequence[Report]) -> Result:
 
 
 def _take_up(setup: _Setup, loop: Loop) -> None:
-    """Bring the loop to where the run stands on the disk."""
+    """Bring the loop to where the run stands on the disk; the folder changes when all is well."""
     folder, console = setup.folder, setup.console
     if folder.last.exists():
         loop.resume()
     position = loop.position
+    again = position.ended is not None and setup.extended is not None and loop.progress() < 1.0
+    finished = position.ended is not None and folder.result.exists() and not again
+    if position.best is not None and not folder.best.exists() and not finished:
+        raise RunError(
+            f"{folder.best} is missing, so this run cannot go on; nothing was changed. Begin a new "
+            f"one with the weights of another (init_from)."
+        )
+    folder.clear_leftovers()
+    folder.last.parent.mkdir(exist_ok=True)
+    if setup.extended is not None:
+        config.write(folder.config, setup.extended)
     cut_metrics(folder.metrics, position.step)
-    if position.ended is not None and setup.extended and loop.progress() < 1.0:
+    if again:
         position.ended, position.waiting = None, 0
         folder.result.unlink(missing_ok=True)
         console.say(
