@@ -28,7 +28,8 @@ def lru(p, x, re, im):
     """
     size = torch.exp(-torch.exp(p.nu))
     turn_re, turn_im = size * torch.cos(torch.exp(p.theta)), size * torch.sin(torch.exp(p.theta))
-    gamma = torch.sqrt(1 - size * size)
+    # 1 − |λ|², not as a difference, of which near |λ| = 1 nothing but rounding would be left.
+    gamma = torch.sqrt(torch.tanh(torch.exp(p.nu)) * (1 + size * size))
     new_re = turn_re * re - turn_im * im + gamma * (p.B_re @ x)
     new_im = turn_re * im + turn_im * re + gamma * (p.B_im @ x)
     return p.C_re @ new_re - p.C_im @ new_im + p.D @ x, new_re, new_im
