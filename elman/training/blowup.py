@@ -31,9 +31,16 @@ def explain(
         lines.append(f"The largest gradient is that of {name}: norm {value:.3g}.")
     weight, size = _largest_weight(model)
     lines.append(f"The largest weight is in {weight}: {size:.3g}.")
-    tries = [f"a smaller learning rate (lr={options.lr / 4:.1g})"]
+    lines.append("Try " + ", ".join(remedies(options)) + ".")
+    return lines
+
+
+def remedies(options: TrainingOptions) -> list[str]:
+    """Return what to try against a loss that grows without end, the likeliest first."""
+    smaller = min(options.lr / 4, 0.1)
+    tries = [f"a smaller learning rate (lr={smaller:.1g})"]
     if options.optimizer == "muon":
-        tries[0] = f"smaller rates (lr={options.lr / 4:.1g}, muon_lr={options.muon_lr / 4:.1g})"
+        tries[0] = f"smaller rates (lr={smaller:.1g}, muon_lr={options.muon_lr / 4:.1g})"
     if not options.clip_norm:
         tries.append("clipping (clip_norm=1)")
     elif options.clip_norm > 0.1:
@@ -42,8 +49,7 @@ def explain(
         tries.append("a longer warm-up (warmup=0.1, in a new run)")
     if options.precision == "bf16":
         tries.append("precision=32 (in a new run)")
-    lines.append("Try " + ", ".join(tries) + ".")
-    return lines
+    return tries
 
 
 def worst_gradient(model: nn.Module) -> tuple[str, float, int]:

@@ -41,6 +41,7 @@ class Position:
         part: part of the validation text that is used, in (0, 1].
         validated_step, validated_seconds: where the latest validation was.
         ended: why the run ended, or None while it goes on.
+        first: loss of the first step.
     """
 
     step: int = 0
@@ -56,6 +57,7 @@ class Position:
     validated_step: int = -1
     validated_seconds: float = 0.0
     ended: str | None = None
+    first: float | None = None
 
 
 def save(
@@ -133,7 +135,8 @@ def load_position(path: Path) -> Position:
 def _read(path: Path) -> tuple[Position, dict[str, Any], dict[str, Tensor]]:
     kind, metadata, tensors = model_file.read(path)
     known = {entry.name for entry in fields(Position)}
-    if kind != KIND or set(metadata.get("position", ())) != known:
+    found = set(metadata.get("position", ()))
+    if kind != KIND or not known - {"first"} <= found <= known:  # an older one may lack the first
         raise FileError(f"{path}: this is no checkpoint of a run, but a file of kind {kind!r}.")
     return Position(**metadata["position"]), metadata, tensors
 

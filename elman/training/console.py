@@ -130,3 +130,14 @@ def amount(number: float) -> str:
 def bits(nats: float) -> float:
     """Return nats as bits."""
     return nats / math.log(2.0)
+
+
+def figure(value: float | None, digits: int = 4) -> str:
+    """Return a loss with so many decimals, or as a power of ten where it is absurdly large.
+
+    Example:
+        >>> figure(1.23456), figure(1.23456, 2), figure(1e30)
+        ('1.2346', '1.23', '1e+30')
+    """
+    value = math.nan if value is None else value
+    return f"{value:.{digits}f}" if abs(value) < 1e5 else f"{value:.4g}"

@@ -13,9 +13,9 @@ from elman.errors import TrainingStopped
 from elman.tasks import model_file
 from elman.tasks.base import Carry, Task
 from elman.training import checkpoint
-from elman.training.blowup import explain
+from elman.training.blowup import explain, remedies
 from elman.training.checkpoint import Position
-from elman.training.console import Console, amount, bits, duration
+from elman.training.console import Console, amount, bits, duration, figure
 from elman.training.device import move
 from elman.training.folder import MetricsFile, RunFolder
 from elman.training.optimise import (
@@ -42,6 +42,9 @@ _CHECKPOINT_SECONDS = 30.0
 _VALIDATION_COST = 0.04  # part of a timed run's budget that validations may take
 _FIRST_RESERVE = 0.02  # of the budget, kept for the end before the first validation was timed
 _MOST_RESERVE = 0.1  # of the budget, kept for the end afterwards
+_FINAL_SECONDS = 20.0  # that the last judgement of a timed run may take in any case
+_FINAL_SHARE = 0.1  # of the time the run took, which it may take in any case
+_DIVERGED = 5.0  # times the first loss; a network that knows nothing has about that one
 
 
 class Loop:
@@ -82,6 +85,7 @@ class Loop:
         self._row_tokens = 0
         self._validation_seconds: float | None = None  # with all that belongs to it
         self._judging_seconds: float | None = None  # of the task's own part in it
+        self._judged: float | None = None  # part of the validation text, at the end
         self._recent: float | None = None
         self._lap = (self._row_time, 0)  # time and tokens, for the speed on the screen
         self._lap_step = 0
@@ -199,6 +203,8 @@ class Loop:
         if self.average is not None:
             self.average.update(position.step)
         position.tokens += count
+        if position.first is None:
+            position.first = value
         since = position.since
         since[0] += value * count
         since[1] += count
@@ -348,13 +354,19 @@ class Loop:
         return (self.position.part or 1.0) < 1.0 or self.options.precision == "bf16"
 
     def judged_part(self) -> float:
-        """Return the part of the validation text that the final metrics are on."""
+        """Return the part of the validation text that the final metrics are on.
+
+        It is all of it, but where that would take a timed run too long.
+        """
+        if self._judged is not None:
+            return self._judged
         part = self.position.part or 1.0
-        most = final_part(part)
-        if self.options.minutes is None or self._judging_seconds is None:
-            return most
-        affordable = (_MOST_RESERVE - 0.02) * 60.0 * self.options.minutes
-        return min(most, max(part, part * affordable / self._last_judging()))
+        if self.options.minutes is None or part >= 1.0:
+            return 1.0
+        if self._judging_seconds is None:  # a run that had ended, taken up again
+            return final_part(part)
+        affordable = max(_FINAL_SECONDS, _FINAL_SHARE * self.seconds())
+        return min(1.0, max(part, part * affordable / self._last_judging()))
 
     def _last_judging(self) -> float:
         """Return the seconds that judging the same part in full precision takes, about."""
@@ -368,9 +380,31 @@ class Loop:
         self.model.eval()
         if not self.needs_final_validation():
             return dict(self.position.best_metrics)
-        part = self.judged_part()
+        self._judged = part = self.judged_part()
         with torch.no_grad():
             return self.task.validate(None if part >= 1.0 else part)
+
+    def divergence(self, metrics: dict[str, float]) -> str:
+        """Say that the loss, though finite, ended far above the first one; "" where it did not.
+
+        Args:
+            metrics: of the last judgement.
+        """
+        first = self.position.first
+        if first is None:
+            return ""
+        losses = {
+            "training": self._recent,
+            "validation": metrics.get("nats_per_token", metrics[self.task.metric]),
+        }
+        for name, loss in losses.items():
+            if loss is not None and loss > _DIVERGED * first:
+                tries = ", ".join(remedies(self.options))
+                return (
+                    f"The run diverged: its {name} loss ended at {loss:.4g} nats a token, and the "
+                    f"first was {first:.4g}. Try {tries}."
+                )
+        return ""
 
     # -- what is said ------------------------------------------------------------------------
 
@@ -397,9 +431,9 @@ class Loop:
             left = 60.0 * self.options.minutes - self.seconds()
         scale, unit = self.unit()
         loss = self._recent or 0.0
-        parts = [f"loss {loss:.3f}", f"{bits(loss * scale):.2f} bits/{unit}"]
+        parts = [f"loss {figure(loss, 3)}", f"{figure(bits(loss * scale), 2)} bits/{unit}"]
         if position.metrics:
-            parts.append(f"valid {position.metrics[self.task.metric]:.3f}")
+            parts.append(f"valid {figure(position.metrics[self.task.metric], 3)}")
         parts += [f"{amount(self._tokens_per_second())} tokens/s", f"{duration(left)} left"]
         self.console.draw(progress, "  ".join(parts))
 
@@ -408,13 +442,13 @@ class Loop:
         name = self.task.metric.replace("nats_per_", "nats/")
         text = f"step {position.step} ({self.progress():.0%}, {duration(self.seconds())})"
         if self._recent is not None:
-            text += f"  loss {self._recent:.4f}"
-        text += f"  validation {value:.4f} {name}"
+            text += f"  loss {figure(self._recent)}"
+        text += f"  validation {figure(value)} {name}"
         if self.task.metric.startswith("nats_per_"):
-            text += f" ({bits(value):.3f} bits)"
+            text += f" ({figure(bits(value), 3)} bits)"
         text += f"  {amount(speed)} tokens/s"
         if not better:
-            text += f"  (best {position.best:.4f} at step {position.best_step})"
+            text += f"  (best {figure(position.best)} at step {position.best_step})"
         self.console.say(text)
         if sample:
             self.console.say("    " + " ".join(sample.split())[:92])
@@ -472,5 +506,5 @@ def validation_interval(steps: int, steps_per_epoch: int) -> int:
 
 
 def final_part(part: float) -> float:
-    """Return the part of the validation text for the last judgement of a run."""
+    """Return the part of the validation text for a last judgement whose cost is not known."""
     return min(1.0, 8.0 * part)

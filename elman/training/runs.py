@@ -20,7 +20,7 @@ from elman.tasks import model_file
 from elman.tasks.base import Budget, Task
 from elman.training import checkpoint, config
 from elman.training.config import DataFile, RunConfig
-from elman.training.console import Console, duration
+from elman.training.console import Console, duration, figure
 from elman.training.device import make_fabric, own_settings
 from elman.training.folder import RunFolder, cut_metrics, next_name, write_text
 from elman.training.loop import Loop
@@ -52,6 +52,8 @@ class Result:
         steps: optimiser steps made.
         seconds: that the training took, over all its sittings.
         ended: why it ended ("3 minutes", "500 steps", "no gain in 5 validations").
+        validated_part: the part of the validation text that the metrics are on; less than 1 only
+            where all of it would have taken a timed run too long. The baseline is on all of it.
     """
 
     model: Any
@@ -62,6 +64,7 @@ class Result:
     steps: int = 0
     seconds: float = 0.0
     ended: str = ""
+    validated_part: float = 1.0
 
 
 _ALWAYS: list[Report] = []
@@ -508,11 +511,16 @@ def _say_finished(setup: _Setup, loop: Loop, metrics: dict[str, float], seconds:
     position, task = loop.position, setup.task
     value = metrics[task.metric]
     part = loop.judged_part()
-    of = "" if part >= 1.0 else f" on {part:.0%} of the validation part"
+    of = "" if part >= 1.0 else f" on the first {_percent(part)} of the validation part"
     setup.console.say(
         f"finished: {position.ended}, step {position.step}, {duration(seconds)}; best weights of "
-        f"step {position.best_step}: {task.metric} {value:.4f}{of}. Model: {setup.folder.model}"
+        f"step {position.best_step}: {task.metric} {figure(value)}{of}. Model: {setup.folder.model}"
     )
+
+
+def _percent(part: float) -> str:
+    """Return a part below 1 so that it never reads as all or nothing."""
+    return f"{100 * part:.2g}%" if part < 0.995 else f"{100 * min(part, 0.9999):.2f}%"
 
 
 def _conclude(
@@ -525,7 +533,13 @@ def _conclude(
 ) -> Result:
     """Compare with the baseline, write the result, make the reports."""
     folder, console, position = setup.folder, setup.console, loop.position
-    verdict = setup.task.verdict(metrics)
+    verdict, part = setup.task.verdict(metrics), loop.judged_part()
+    if part < 1.0:
+        verdict += (
+            f" (The model was judged on the first {_percent(part)} of the validation part, "
+            f"{baseline.get('name', 'the baseline')} on all of it.)"
+        )
+    verdict = f"{verdict} {loop.divergence(metrics)}".rstrip()
     console.say(verdict)
     record = {
         "metrics": metrics,
@@ -535,6 +549,7 @@ def _conclude(
         "best_step": position.best_step,
         "seconds": round(seconds, 3),
         "ended": position.ended or "",
+        "validated_part": part,
     }
     write_text(folder.result, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
     for report in reports:
