@@ -75,6 +75,7 @@ def of_run(folder: str | Path) -> list[Path]:
         place / "training.png",
         metric=metric,
         baseline=_baseline(run, metric),
+        final=_final(run, metric),
         title=name,
     )
     gradients(train, place / "gradients.png", clip_norm=settings.training.clip_norm, title=name)
@@ -100,6 +101,17 @@ def _baseline(run: RunFolder, metric: str) -> tuple[str, float] | None:
         raise FileError(f"{run.result}: damaged: it has no readable baseline.") from None
 
 
+def _final(run: RunFolder, metric: str) -> float | None:
+    """What the finished run was judged to be, on more text than the validations on the way."""
+    if not run.result.exists():
+        return None
+    try:
+        value = json.loads(run.result.read_text(encoding="utf-8"))["metrics"].get(metric)
+        return None if value is None else float(value)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise FileError(f"{run.result}: damaged: it has no readable metrics.") from None
+
+
 def training(
     train: Sequence[Mapping[str, Any]],
     validation: Sequence[Mapping[str, Any]],
@@ -107,6 +119,7 @@ def training(
     *,
     metric: str = "nats_per_char",
     baseline: tuple[str, float] | None = None,
+    final: float | None = None,
     title: str = "",
 ) -> None:
     """Draw the losses of a run over its steps, with the baseline as a line.
@@ -117,6 +130,7 @@ def training(
         path: the PNG to write.
         metric: key of the validation rows.
         baseline: its name and its value of the metric.
+        final: value of the metric at the last judgement; None takes the least of the validations.
         title: above the picture.
     """
     figure, axes = _figure(title, "training and validation loss")
@@ -133,7 +147,7 @@ def training(
             marker="o",
             markersize=4.5,
             linewidth=1.4,
-            label=f"validation (best {values.min():.3f})",
+            label=f"validation (best {values.min() if final is None else final:.3f})",
         )
     if baseline is not None:
         name, level = baseline
@@ -170,9 +184,10 @@ def gradients(
     figure, axes = _figure(title, "norm of the gradient, before clipping")
     steps, mean = _columns(train, "step"), _columns(train, "gradient_norm")
     largest = _columns(train, "gradient_norm_max")
-    axes.fill_between(
-        steps, mean, largest, color=SKY, alpha=0.45, linewidth=0, label="up to the largest"
-    )
+    if bool((largest > 1.02 * mean).any()):
+        axes.fill_between(
+            steps, mean, largest, color=SKY, alpha=0.45, linewidth=0, label="up to the largest"
+        )
     axes.plot(steps, mean, color=BLUE, linewidth=1.3, label="mean of the steps")
     if clip_norm > 0:
         axes.axhline(
