@@ -1,5 +1,6 @@
 """The adding network: the notes' figures, what it learns, and when it holds the carry."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from elman import plots
 from elman.errors import InputError
 from elman.tasks.addition import learn
-from elman.tasks.addition.carry import find_holders, half_way, silent_steps, swings
+from elman.tasks.addition.carry import Holder, find_holders, half_way, silent_steps, swings
 from elman.tasks.addition.learning import History, _examples, descend, notes_draws
 from elman.tasks.addition.sums import add_digits, digits, digits_of, random_addends
 
@@ -89,6 +90,30 @@ def test_the_error_falls_when_units_begin_to_hold_the_carry(binary):
     before = np.abs(binary.swing[binary.updates < 3_000])
     assert before.max() < 0.1 < 0.5 < np.abs(binary.swing[-1]).max()
     assert f"{binary.fell:,}" in binary.why()
+
+
+@pytest.mark.parametrize(
+    ("since", "says"),
+    [
+        ((35, 55), "unit 0 from update 35 and unit 1 from update 55 begin to hold it before"),
+        ((180, 260), "unit 0 from update 180 and unit 1 from update 260 begin to hold it around"),
+        ((300, 900), "unit 0 from update 300 and unit 1 from update 900 begin to hold it after"),
+        ((35, 210), "35 begins to hold it before, unit 1 from update 210 begins to hold it around"),
+    ],
+)
+def test_when_units_begin_is_said_as_it_was_measured(decimal, since, says):
+    holders = [Holder(unit, update, 0.9 - unit / 10) for unit, update in enumerate(since)]
+    told = dataclasses.replace(decimal, fell=215, holders=holders).why()
+    assert says in told
+    assert "add to 9" in told
+    assert "wrong digits" in told
+
+
+def test_the_demo_does_not_contradict_its_figures(binary, decimal):
+    assert "begin to hold it around then" in binary.why()
+    foremost = [holder.since for holder in decimal.holders[:2]]
+    assert max(foremost) < 0.75 * decimal.fell
+    assert "begin to hold it before" in decimal.why()
 
 
 def test_the_figures_are_json(binary, decimal):

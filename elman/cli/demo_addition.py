@@ -64,5 +64,6 @@ def _show(result: Result, said: int, picture: Path) -> None:
     for width, part in result.longer.items():
         print(f"  {f'{width} {digits} each':20s} {part:7.1%}")
     print(result.held())
-    print(f"\nWhy does the error fall so suddenly? {result.why()}")
+    question = "Why does the error fall so suddenly" if result.base == 2 else "When is it learned"
+    print(f"\n{question}? {result.why()}")
     print(f"\npicture: {picture}")

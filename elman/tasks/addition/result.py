@@ -83,14 +83,16 @@ class Result:
         if not self.holders:
             return "No unit came to hold the carry."
         most = self.holders[0]
-        begin = " and ".join(
-            f"unit {holder.unit} from update {holder.since:,}"
-            for holder in sorted(self.holders[:2], key=lambda holder: holder.since)
-        )
         words = (
-            f"The error is half-way down at update {self.fell:,}. The units that hold the carry "
-            f"furthest begin to hold it around then: {begin}."
+            f"The error is half-way down at update {self.fell:,}. Of the units that hold the carry "
+            f"furthest, {self._begin()}."
         )
+        if self.base != 2:
+            words += (
+                f" Measured: the wrong digits of a held-out sum, in the mean; and as held, where a "
+                f"unit's mean activity differs by a tenth of its range between carry and none, "
+                f"after two digits or more that add to {self.base - 1} and so only pass it on."
+            )
         if self.told_fell is not None:
             words += (
                 f" Told the carry, the same network is half-way down at {self.told_fell:,}: the "
@@ -107,6 +109,21 @@ class Result:
             f"readout weight goes from {before:.2f} to {after:.2f} and its swing from "
             f"{abs(self.swing[start, most.unit]):.2f} to {abs(self.swing[end, most.unit]):.2f}."
         )
+
+    def _begin(self) -> str:
+        """Say of the two foremost units when they begin, against the moment the error falls."""
+        said: dict[str, list[str]] = {}
+        for holder in sorted(self.holders[:2], key=lambda holder: holder.since):
+            apart = holder.since - self.fell
+            when = (
+                "around then" if abs(apart) <= self.fell / 4 else "before" if apart < 0 else "after"
+            )
+            said.setdefault(when, []).append(f"unit {holder.unit} from update {holder.since:,}")
+        parts = []
+        for when, units in said.items():
+            begin = "begins" if len(units) == 1 else "begin"
+            parts.append(f"{' and '.join(units)} {begin} to hold it {when}")
+        return ", ".join(parts)
 
     def held(self) -> str:
         """Say in words how long the carry is held in the hardest sums."""
