@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
+from elman import interrupts  # noqa: F401 (first: it watches over the imports of the command)
+
 if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
     # Before torch loads OpenMP: its waiting threads spin for a moment and then sleep, or a busy
     # machine slows tenfold. See docs/decisions/0006-threads-that-wait-sleep.md.

@@ -46,8 +46,10 @@ class TrainingStopped(ElmanError):
     """Training cannot go on, for instance because the loss is no longer finite."""
 
 
-def nearest(word: str, candidates: Iterable[str]) -> str:
+def nearest(word: str, candidates: Iterable[str], cutoff: float = 0.5) -> str:
     """A hint " Did you mean 'x'?" for the candidate closest to `word`, or "" where none is close.
+
+    Close is a likeness, as `difflib` measures it, of `cutoff` (0 to 1) or more.
 
     Example:
         >>> nearest("lsmt", ["gru", "lstm"])
@@ -55,5 +57,5 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
         >>> nearest("zzz", ["gru", "lstm"])
         ''
     """
-    close = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, list(candidates), n=1, cutoff=cutoff)
     return f" Did you mean {close[0]!r}?" if close else ""

@@ -91,6 +91,12 @@ def call(capsys, monkeypatch):
         (["cells", "lstm", "--hyper", "q=1"], "no hyper-parameter 'q'"),
         (["cells", "--latex"], "name the cell"),
         (["cells", "--hidden", "0"], "--hidden is 0; expected a whole number >= 1"),
+        (["demo", "--minutes", "0"], "minutes should be greater than 0"),
+        (["demo", "--seed", "-1"], "seed should be"),
+        (["cells", "tdnn", "--hyper", "K=-1"], "K is -1; expected a whole number >= 0"),
+        (["cells", "narx", "--hyper", "Ky=-2"], "Ky is -2; expected a whole number >= 0"),
+        (["cells", "tdnn", "--hyper", "dilation=0"], "dilation is 0; expected a whole number >= 1"),
+        (["train", "lm", "a.txt", "--cell", "tdnn", "--hyper", "K=-1"], "K is -1; expected"),
         (["demo", "--lang", "enn"], "expected en or zh. Did you mean 'en'?"),
         (["demo", "addition", "--base", "1"], "a base from 2 to 16, got 1"),
     ],
@@ -153,6 +159,12 @@ def test_cells_lists_every_cell(call):
         assert any(line.startswith(f"{name} ") for line in out.splitlines())
 
 
+def test_the_list_of_cells_says_what_is_not_in_its_columns(call):
+    out = call("cells")[1]
+    assert "jordan, narx, lstm_projected take sizes=" in out
+    assert "Cho et al. 2014" in next(li for li in out.splitlines() if li.startswith("gru_cho "))
+
+
 def test_cells_as_json(call):
     facts = json.loads(call("cells", "--json", "--input", 3, "--hidden", 5)[1])
     assert [fact["name"] for fact in facts] == elman.cells.names()
@@ -191,6 +203,8 @@ def test_a_cell_of_a_file(call, place):
         (OWN_CELL, "plain", "plain is a function, not a cell: put @elman.cell above it"),
         ("x = 1\n", "", "it has no cell at all"),
         ("import elman\n1 / 0\n", "a", "mine.py:2: ZeroDivisionError"),
+        ("import sys\nsys.exit('no')\n", "a", "mine.py:2: SystemExit: no"),
+        ("class Own(BaseException): pass\nraise Own\n", "a", "mine.py:2: Own"),
         ("def broken(:\n", "a", "mine.py:1: SyntaxError"),
         ("import elman\n@elman.cell\ndef a(p, x, h):\n    return h.cumsum(0)\n", "a", "mine.py:4"),
     ],
@@ -444,7 +458,19 @@ def test_a_reader_that_leaves_is_no_error(run):
         process.stdout.read(20)
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(60) == 1
+        assert process.wait(60) == 141
+
+
+def test_an_interrupt_during_the_imports_is_one_line(tmp_path):
+    # A module that stands for a slow import: it waits where torch would be brought in.
+    (tmp_path / "torch.py").write_text("import time\nprint('here', flush=True)\ntime.sleep(60)\n")
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])}
+    with _start("cells", env=path, stdin=subprocess.DEVNULL) as process:
+        assert process.stdout.readline() == b"here\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 130
+    assert err == b"elman: interrupted; nothing was left half-written.\n"
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(place):

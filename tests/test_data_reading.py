@@ -97,6 +97,14 @@ def test_offset_is_right_in_any_chunk(tmp_path):
             list(read_chunks(path, chunk_bytes=size))
 
 
+def test_only_files_of_a_similar_name_are_suggested(tmp_path):
+    (tmp_path / "corpus.tx").mkdir()
+    written(tmp_path, b"x", "opt")
+    for name in ("nope.txt", "corpus.txt"):
+        with pytest.raises(FileError, match=r"there is no such file\.$"):
+            read_text(tmp_path / name)
+
+
 def test_missing_file_and_folder(tmp_path):
     written(tmp_path, b"x", "corpus.txt")
     with pytest.raises(FileError, match=r"no such file. Did you mean 'corpus.txt'\?"):

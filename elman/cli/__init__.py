@@ -1,6 +1,7 @@
 """The command `elman`: one file a verb, and here what they share at the edge.
 
-Exit codes: 0 done, 1 failed, 2 bad input or usage, 130 interrupted. Every error is one line on
+Exit codes: 0 done, 1 failed, 2 bad input or usage, 130 interrupted, 141 whoever read the output
+left. Every error is one line on
 standard error, `elman: …`; results go to standard output, and with --json nothing else does.
 """
 
@@ -15,11 +16,13 @@ from typing import Annotated
 import typer
 
 import elman
+from elman import interrupts
 from elman.cli import cells, check, demo, evaluate, generate, score, train
 from elman.cli.usage import UsageError, explain
 from elman.errors import ElmanError
 
 _INTERRUPTED = 130
+_PIPE_CLOSED = 141  # as the shell counts a program that SIGPIPE ended
 
 app = typer.Typer(
     add_completion=False,
@@ -86,8 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows `elman`; None takes the process's own.
 
     Returns:
-        the exit code: 0 done, 1 failed, 2 bad input or usage, 130 interrupted.
+        the exit code: 0 done, 1 failed, 2 bad input or usage, 130 interrupted, 141 where
+        whoever read the output left.
     """
+    interrupts.restore()
     os.environ.pop("ELMAN_DEBUG", None) if os.environ.get("ELMAN_DEBUG") in ("", "0") else None
     command = typer.main.get_command(app)
     given = None if arguments is None else list(arguments)
@@ -99,6 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
         return _reader_left()
+    except SystemExit as error:  # typer ends so where a write met a closed pipe
+        if isinstance(error.__context__, OSError):
+            return _reader_left()
+        raise
     except UsageError as error:
         return _fail(explain(error), 2)
     except ElmanError as error:
@@ -129,4 +138,4 @@ def _reader_left() -> int:
     """Whoever read our output wants no more of it, as in `elman generate RUN | head`."""
     # Python flushes standard output at its end, and must not fail at that again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
+    return _PIPE_CLOSED

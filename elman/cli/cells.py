@@ -86,6 +86,8 @@ def _list(input_size: int, hidden_size: int, as_json: bool) -> None:
     head = ("cell", "family", "states", "parameters", count, "source")
     print(*table(head, rows), sep="\n")
     print("\nx: input size, h: hidden size, other letters: other sizes, counted as h.")
+    sized = [fact["name"] for fact in facts if set(fact["sizes"]) - {"input", "hidden"}]
+    print(f"{', '.join(sized)} take sizes= for those: elman.Recurrent(NAME, x, h, sizes={{…}}).")
     print("One cell in full: elman cells NAME. In Python: elman.Recurrent(NAME, x, h).")
 
 
@@ -192,6 +194,17 @@ def formula(graph: Graph) -> str:
 
 
 def _reference(source: str) -> str:
-    """The authors and year with which a source begins."""
-    found = re.match(r".{1,60}?\b(?:19|20)\d\d\b", source)
-    return found[0] if found else source.partition(",")[0].partition(" (")[0][:60]
+    """The authors and year with which a source begins; of very many authors the first.
+
+    Example:
+        >>> _reference("Sak & Senior 2014, section 2"), _reference("torch (and cuDNN), its GRU")
+        ('Sak & Senior 2014', 'torch')
+        >>> _reference("Cho, van Merriënboer, Gulcehre, Bahdanau, Bougares & Bengio 2014, 2")
+        'Cho et al. 2014'
+    """
+    found = re.match(r"(.{1,200}?)\b((?:19|20)\d\d)\b", source)
+    first = source.partition(",")[0].partition(" (")[0][:60]
+    if found is None:
+        return first
+    many = len(found[0]) > 60 and "&" in found[1] and "." not in found[1]
+    return f"{first} et al. {found[2]}" if many else found[0] if len(found[0]) <= 60 else first

@@ -59,9 +59,11 @@ def demo(
         return
     from elman import train
     from elman.errors import InputError, nearest
+    from elman.training.options import check
 
     if lang not in _TEXTS:
         raise InputError(f"demo: --lang is {lang!r}; expected en or zh.{nearest(lang, _TEXTS)}")
+    check({"minutes": minutes, "seed": seed}, "demo")
     name, what = _TEXTS[lang]
     began = time.monotonic()
     with resources.as_file(resources.files("elman") / "demo_data" / name) as text:

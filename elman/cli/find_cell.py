@@ -62,16 +62,16 @@ def _load(path: Path) -> ModuleType:
     sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
-    except EquationError:
+    except (EquationError, KeyboardInterrupt):
         raise
-    except Exception as error:  # a user's file may raise anything
+    except BaseException as error:  # a user's file may raise anything, or sys.exit
         raise InputError(f"{path}:{_line(error, path)} {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(folder)
     return module
 
 
-def _line(error: Exception, path: Path) -> str:
+def _line(error: BaseException, path: Path) -> str:
     """The last line of the user's file that the error came through."""
     if isinstance(error, SyntaxError):
         return f"{error.lineno}:"

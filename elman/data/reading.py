@@ -68,9 +68,16 @@ def _open(path: str | Path) -> IO[bytes]:
     if path.is_dir():
         raise FileError(f"{path}: is a folder; name the text files in it.")
     if not path.exists():
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise FileError(f"{path}: there is no such file.{nearest(path.name, beside)}")
+        raise FileError(f"{path}: there is no such file.{nearest(path.name, _beside(path), 0.75)}")
     return path.open("rb")
+
+
+def _beside(path: Path) -> list[str]:
+    """Names of the files in the folder of a path, none where it cannot be listed."""
+    try:
+        return [entry.name for entry in path.parent.iterdir() if entry.is_file()]
+    except OSError:
+        return []
 
 
 def _real_stdin() -> bool:
