@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import json
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from elman import tasks
-from elman.errors import ElmanError, FileError, InputError, RunError, nearest
+from elman.errors import ElmanError, FileError, InputError, RunError
 from elman.tasks import model_file
-from elman.tasks.base import Budget, Task
+from elman.tasks.base import Task
 from elman.training import checkpoint, config
-from elman.training.config import DataFile, RunConfig
-from elman.training.console import Console, duration, figure
+from elman.training.console import duration, figure
 from elman.training.device import make_fabric, own_settings
-from elman.training.folder import RunFolder, cut_metrics, next_name, write_text
+from elman.training.folder import cut_metrics, write_text
 from elman.training.loop import Loop
 from elman.training.options import (
-    BUDGET,
-    RESUMABLE,
-    TrainingOptions,
-    budget,
     check,
     divide,
-    resolve,
 )
+from elman.training.setup import Data, Setup, begin, resume_setup, task_fields
 from elman.training.signals import Interrupted, StopSignals
 
-Data = str | Path | Iterable[str | Path]
 Report = Callable[[Path], Sequence[str]]
 
 
@@ -124,15 +113,15 @@ def train(
         Interrupted: SIGINT or SIGTERM came; the run is saved.
     """
     began = time.monotonic()
-    given_task, given = divide(options, _task_fields(task))
+    given_task, given = divide(options, task_fields(task))
     check(given)
     if resume and (init_from is not None or overwrite):
         other = "overwrite" if overwrite else "init_from"
         raise InputError(f"train: resume goes on with a run as it is; {other} begins a new one.")
     if resume:
-        setup = _resume(task, data, run, given_task, given, quiet)
+        setup = resume_setup(task, data, run, given_task, given, quiet)
     else:
-        setup = _begin(task, data, run, given_task, given, init_from, overwrite, quiet)
+        setup = begin(task, data, run, given_task, given, init_from, overwrite, quiet)
     try:
         return _train(setup, began, _ALWAYS if reports is None else reports)
     except ElmanError as error:
@@ -143,309 +132,7 @@ def train(
         setup.console.close()
 
 
-def _task_fields(task: str | Task) -> Collection[str] | None:
-    """Return the names of a task's options; none for a task that is already built."""
-    if isinstance(task, Task):
-        return ()
-    if task != "lm":
-        return None  # such a task there is not, which `tasks.build` says best
-    from elman.tasks.lm.options import LMOptions
-
-    return LMOptions.model_fields
-
-
-@dataclass
-class _Setup:
-    """What a run needs to start: built anew, or found in its folder."""
-
-    task: Task
-    options: TrainingOptions
-    folder: RunFolder
-    console: Console
-    resumed: bool = False
-    extended: RunConfig | None = None  # with options that were changed on resume
-
-
-# -- beginning -------------------------------------------------------------------------------
-
-
-def _begin(
-    task: str | Task,
-    data: Data | None,
-    run: str | Path | None,
-    given_task: dict[str, Any],
-    given: dict[str, Any],
-    init_from: str | Path | None,
-    overwrite: bool,
-    quiet: bool,
-) -> _Setup:
-    """Build the task, then make the folder; when something is wrong, nothing has changed."""
-    name = task if isinstance(task, str) else task.name
-    files, text = ([], None) if isinstance(task, Task) else _data_files(data)
-    if run is not None:
-        RunFolder(run).check_free(overwrite)
-        RunFolder(run).check_outside(_read_files(files, given_task, init_from))
-    weights = None if init_from is None else _read_weights(Path(init_from))
-    said = "standard input" if str(data) == "-" else "the lines given"
-    built = _build(task, files, text, given_task, given, said)
-    options = resolve(given, built.recommended)
-    if weights is not None:
-        _start_from(built, *weights)
-    title = files[0].stem if files else name
-    folder = RunFolder(next_name(name, title) if run is None else run)
-    fingerprints = [config.fingerprint(file) for file in files]
-    if text is not None:
-        fingerprints = [config.fingerprint_text(folder.data, text)]
-    configuration = _configuration(built, fingerprints, options)
-    folder.create()
-    if text is not None:
-        folder.data.write_bytes(text)
-    config.write(folder.config, configuration)
-    console = Console(folder.log, quiet)
-    for line in built.describe():
-        console.say(line)
-    console.say(_describe(options))
-    return _Setup(built, options, folder, console)
-
-
-def _build(
-    task: str | Task,
-    files: Sequence[Path],
-    text: bytes | None,
-    given_task: dict[str, Any],
-    given: dict[str, Any],
-    said: str,
-) -> Task:
-    """Build a task from files, or from a text, which errors call what was `said`."""
-    if isinstance(task, Task):
-        return task
-    limits, seed = budget(given), given.get("seed", 0)
-    if text is None:
-        return _build_from(task, files, given_task, limits, seed)
-    with tempfile.TemporaryDirectory() as place:
-        file = Path(place) / "data.txt"
-        file.write_bytes(text)
-        try:
-            return _build_from(task, [file], given_task, limits, seed)
-        except (FileError, InputError) as error:
-            if str(file) not in str(error):
-                raise
-            raise type(error)(str(error).replace(str(file), said)) from None
-
-
-def _build_from(
-    task: str,
-    files: Sequence[str | Path],
-    options: Mapping[str, Any],
-    limits: Budget,
-    seed: int,
-) -> Task:
-    """Build a task; a model that does not fit into memory is said to be too large, and how large.
-
-    Raises:
-        InputError: there is not enough memory.
-    """
-
-    def build() -> Task:
-        return tasks.build(task, files, options, budget=limits, seed=seed)
-
-    try:
-        return build()
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
-            raise
-        with torch.device("meta"):  # shapes without weights
-            weights = sum(weight.numel() for weight in build().model.parameters())
-        raise InputError(
-            f"train: this model would have {weights:,} weights, {_memory(4 * weights)} in float32 "
-            f"and about {_memory(16 * weights)} to train, and the memory is not there; choose a "
-            "smaller one (hidden, layers, embedding)."
-        ) from None
-
-
-def _memory(size: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:,.0f} TB"
-
-
-def _read_files(
-    files: Sequence[Path], options: Mapping[str, Any], init_from: str | Path | None
-) -> list[Path]:
-    """Return all that a new run is to read."""
-    further = [entry for entry in (options.get("valid_file"), init_from) if entry is not None]
-    return [*files, *(Path(entry) for entry in further if isinstance(entry, str | Path))]
-
-
-def _data_files(data: Data | None) -> tuple[list[Path], bytes | None]:
-    """Return the files of data, or else the text itself; a list is all files or all lines."""
-    if data is None:
-        raise InputError("train: name the data: a path, paths, or lines of text.")
-    if isinstance(data, str | Path):
-        if str(data) == "-":
-            return [], sys.stdin.buffer.read()
-        return [Path(data)], None
-    entries = list(data)
-    if not entries:
-        raise InputError("train: the list of data is empty.")
-    wrong = [entry for entry in entries if not isinstance(entry, str | Path)]
-    if wrong:
-        raise InputError(f"train: data are paths or lines, got {type(wrong[0]).__name__}.")
-    if any(isinstance(entry, Path) or _looks_like_a_path(entry) for entry in entries):
-        return [Path(entry) for entry in entries], None
-    return [], "".join(f"{str(entry).rstrip()}\n" for entry in entries).encode()
-
-
-def _looks_like_a_path(entry: str) -> bool:
-    if "\n" in entry or len(entry) > 255:
-        return False
-    return Path(entry).is_file() or (entry.endswith(".txt") and " " not in entry)
-
-
-def _configuration(task: Task, data: Sequence[DataFile], options: TrainingOptions) -> RunConfig:
-    own = config.plain(task.config)
-    also = [own["valid_file"]] if own.get("valid_file") else []
-    return RunConfig(
-        format=config.FORMAT,
-        elman=_version(),
-        task=task.name,
-        data=list(data),
-        also=[config.fingerprint(file) for file in also],
-        options=own,
-        training=options,
-    )
-
-
-def _version() -> str:
-    try:
-        return version("elman")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def _describe(options: TrainingOptions) -> str:
-    limits = [f"{getattr(options, name):g} {name}" for name in BUDGET if getattr(options, name)]
-    rates = f"lr {options.lr:g}"
-    if options.optimizer == "muon":
-        rates += f" (matrices {options.muon_lr:g})"
-    parts = [
-        f"training: {', at most '.join(limits) or '0 steps'}",
-        f"{options.optimizer}, {rates}, {options.schedule}",
-        f"precision {options.precision} on {options.device}",
-        f"seed {options.seed}",
-    ]
-    return "; ".join(parts)
-
-
-def _read_weights(path: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
-    """Read the weights and metadata of a run folder or model file."""
-    if path.is_dir():
-        folder = RunFolder(path)
-        found = [file for file in (folder.model, folder.best) if file.exists()]
-        if not found:
-            raise FileError(f"{path}: there is no model in this folder to take weights from.")
-        path = found[0]
-    kind, metadata, tensors = model_file.read(path)
-    if kind == checkpoint.KIND:
-        raise FileError(f"{path}: this is a checkpoint; name its run folder instead.")
-    return path, metadata, tensors
-
-
-def _start_from(task: Task, path: Path, theirs: dict[str, Any], tensors: dict[str, Any]) -> None:
-    """Put weights into a new task's model, if they mean the same there."""
-    ours = task.metadata()
-    if ours.get("vocabulary") != theirs.get("vocabulary"):
-        raise InputError(
-            f"{path}: init_from: this model was trained on another vocabulary than that of the new "
-            "data, so its weights would mean something else."
-        )
-    checkpoint.load_weights(path, task.model, tensors)
-
-
-# -- resuming --------------------------------------------------------------------------------
-
-
-def _resume(
-    task: str | Task,
-    data: Data | None,
-    run: str | Path | None,
-    given_task: dict[str, Any],
-    given: dict[str, Any],
-    quiet: bool,
-) -> _Setup:
-    if run is None:
-        raise RunError("train: name the run folder to resume (run).")
-    folder = RunFolder(run)
-    if not folder.path.is_dir():
-        raise RunError(f"{folder.path}: there is no such run folder to resume.")
-    if not folder.config.exists():
-        raise RunError(
-            f"{folder.path} holds no run to resume (no config.yaml in it); begin one, without "
-            "resume."
-        )
-    found = config.read(folder.config)
-    folder.check_resumable()
-    _check_same(task, data, given_task, given, found)
-    config.check_unchanged([*found.data, *found.also])
-    options = _changed(found.training, given)
-    if isinstance(task, Task):
-        built = task
-    else:
-        paths = [file.path for file in found.data]
-        limits = budget(config.plain(options))
-        built = _build_from(found.task, paths, found.options, limits, options.seed)
-    new = None
-    if options != found.training:
-        new = found.model_copy(update={"training": options})
-    return _Setup(built, options, folder, Console(folder.log, quiet), True, new)
-
-
-def _check_same(
-    task: str | Task,
-    data: Data | None,
-    given_task: Mapping[str, Any],
-    given: Mapping[str, Any],
-    found: RunConfig,
-) -> None:
-    """See that what was said again on resume is what the run began with."""
-    name = task if isinstance(task, str) else task.name
-    if name != found.task:
-        raise RunError(f"train: this is a run of {found.task!r}, not of {name!r}.")
-    if data is not None:
-        files, text = _data_files(data)
-        paths = [str(file.absolute()) for file in files]
-        if text is not None or paths != [file.path for file in found.data]:
-            raise RunError(
-                "train: resume takes the data the run began with; leave them out, or begin a new "
-                "run with init_from."
-            )
-    began = {**found.options, **config.plain(found.training)}
-    for option, value in {**given_task, **given}.items():
-        if option not in began:
-            known = list(began)
-            raise InputError(f"train: unknown option {option!r}.{nearest(option, known)}")
-        if option not in RESUMABLE and value not in (began[option], "auto"):
-            raise RunError(
-                f"train: {option} is {began[option]!r} in this run and cannot become {value!r} on "
-                "resume; begin a new run (init_from keeps the weights)."
-            )
-
-
-def _changed(options: TrainingOptions, given: Mapping[str, Any]) -> TrainingOptions:
-    """Return a run's options with what was said anew; a new budget takes the place of the old."""
-    values = config.plain(options)
-    if any(given.get(name) is not None for name in BUDGET):
-        values.update(dict.fromkeys(BUDGET))
-    values.update({name: value for name, value in given.items() if name in RESUMABLE})
-    return check(values)
-
-
-# -- training --------------------------------------------------------------------------------
-
-
-def _train(setup: _Setup, began: float, reports: Sequence[Report]) -> Result:
+def _train(setup: Setup, began: float, reports: Sequence[Report]) -> Result:
     folder, console, options = setup.folder, setup.console, setup.options
     with StopSignals() as signals, own_settings(options.seed, options.flush_denormal):
         fabric = make_fabric(options.device, options.precision)
@@ -478,7 +165,7 @@ def _train(setup: _Setup, began: float, reports: Sequence[Report]) -> Result:
     return _conclude(setup, loop, metrics, baseline, seconds, reports)
 
 
-def _take_up(setup: _Setup, loop: Loop) -> None:
+def _take_up(setup: Setup, loop: Loop) -> None:
     """Bring the loop to where the run stands on the disk; the folder changes when all is well."""
     folder, console = setup.folder, setup.console
     if folder.last.exists():
@@ -507,7 +194,7 @@ def _take_up(setup: _Setup, loop: Loop) -> None:
         console.say(f"{folder.path}: going on after step {position.step}.")
 
 
-def _say_finished(setup: _Setup, loop: Loop, metrics: dict[str, float], seconds: float) -> None:
+def _say_finished(setup: Setup, loop: Loop, metrics: dict[str, float], seconds: float) -> None:
     position, task = loop.position, setup.task
     value = metrics[task.metric]
     part = loop.judged_part()
@@ -524,7 +211,7 @@ def _percent(part: float) -> str:
 
 
 def _conclude(
-    setup: _Setup,
+    setup: Setup,
     loop: Loop,
     metrics: dict[str, float],
     baseline: dict[str, Any],
@@ -558,7 +245,7 @@ def _conclude(
     return _read_result(setup)
 
 
-def _read_result(setup: _Setup) -> Result:
+def _read_result(setup: Setup) -> Result:
     folder = setup.folder
     try:
         record = json.loads(folder.result.read_text(encoding="utf-8"))
