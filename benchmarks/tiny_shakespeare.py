@@ -40,7 +40,7 @@ def main() -> None:
                 seconds = time.perf_counter() - start
                 result = json.loads(done.stdout)
                 print(
-                    f"| {minutes:g} | {seed} | {result['nats_per_char']:.4f} "
+                    f"| {minutes:g} | {seed} | {result['metrics']['nats_per_char']:.4f} "
                     f"| {result['baseline']['nats_per_char']:.4f} | {seconds:.0f} |",
                     flush=True,
                 )

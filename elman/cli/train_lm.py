@@ -92,6 +92,7 @@ def lm(
                 "baseline": result.baseline,
                 "verdict": result.verdict,
                 "steps": result.steps,
+                "validated_part": result.validated_part,
                 "seconds": result.seconds,
                 "ended": result.ended,
             }
