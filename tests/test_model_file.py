@@ -221,3 +221,12 @@ def test_other_tasks_and_formats(tmp_path, monkeypatch):
     monkeypatch.setattr(model_file, "FORMAT", 1)
     with pytest.raises(FileError, match="newer Elman is needed"):
         model_file.read(tmp_path / "m")
+
+
+def test_the_same_model_is_the_same_bytes(tmp_path):
+    tensors = {"b": torch.zeros(2), "a": torch.ones(3, 2)}
+    for name in ("one", "other"):
+        model_file.write(tmp_path / name, "lm", {"hidden": 2, "text": "é漢"}, tensors)
+        tensors = dict(reversed(tensors.items()))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+    assert model_file.read(tmp_path / "one")[1] == {"hidden": 2, "text": "é漢"}

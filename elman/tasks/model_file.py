@@ -65,10 +65,23 @@ def write(
         "elman_checksum": _CLEAR,
     }
     alone = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    data = safetensors.torch.save(alone, metadata=notes)
+    data = _in_order(safetensors.torch.save(alone, metadata=notes))
     at = _checksum_place(data, path)
     digest = hashlib.sha256(data).hexdigest().encode()
     _replace(path, b"".join([data[:at], digest, data[at + 64 :]]))
+
+
+def _in_order(data: bytes) -> bytes:
+    """The file with its header's entries sorted, so that the same model is the same bytes.
+
+    The library writes the metadata in an order that changes from run to run.
+    """
+    end = 8 + struct.unpack("<Q", data[:8])[0]
+    header = json.dumps(
+        json.loads(data[8:end]), sort_keys=True, ensure_ascii=False, separators=(",", ":")
+    ).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header + data[end:]
 
 
 def _replace(path: Path, data: bytes) -> None:
