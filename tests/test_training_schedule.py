@@ -6,9 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elman.training.loop import final_part, planned_steps, validation_interval
 from elman.training.options import TrainingOptions
-from elman.training.schedule import SCHEDULES, Limit, rate
+from elman.training.schedule import (
+    SCHEDULES,
+    Limit,
+    final_part,
+    planned_steps,
+    rate,
+    validation_interval,
+)
 
 PROGRESS = st.floats(0, 1)
 

@@ -28,14 +28,20 @@ from elman.training.optimise import (
     set_rate,
 )
 from elman.training.options import TrainingOptions
-from elman.training.schedule import Limit, rate
+from elman.training.schedule import (
+    VALIDATIONS,
+    Limit,
+    final_part,
+    planned_steps,
+    rate,
+    validation_interval,
+)
 from elman.training.signals import Interrupted, StopSignals
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _ROWS = 2000  # rows of metrics in a run, about
-_VALIDATIONS = 10  # validations in a run, at least
 _LONGEST_WAIT = 600.0  # seconds between validations of a timed run, at most
 _LEAST_PART = 0.05  # of the validation text
 _CHECKPOINT_SECONDS = 30.0
@@ -241,7 +247,7 @@ class Loop:
         if self._steps is not None and self.options.minutes is None:
             return step % validation_interval(self._steps, self.task.steps_per_epoch) == 0
         whole = 60.0 * (self.options.minutes or 1.0)
-        wait = min(whole / _VALIDATIONS, _LONGEST_WAIT)
+        wait = min(whole / VALIDATIONS, _LONGEST_WAIT)
         if self._validation_seconds is not None:
             wait = max(wait, self._validation_seconds / _VALIDATION_COST)
         return self.seconds() - self.position.validated_seconds >= wait
@@ -484,27 +490,3 @@ class Loop:
 def write_model(path: Path, task: Task) -> None:
     """Write the weights a task's model has now as a model file."""
     model_file.write(path, task.name, task.metadata(), task.model.state_dict())
-
-
-def planned_steps(options: TrainingOptions, steps_per_epoch: int) -> int | None:
-    """Return the optimiser steps of a budget of steps or epochs, the smaller; None if neither."""
-    planned = [] if options.steps is None else [options.steps]
-    if options.epochs is not None:
-        planned.append(math.ceil(options.epochs * steps_per_epoch))
-    return min(planned) if planned else None
-
-
-def validation_interval(steps: int, steps_per_epoch: int) -> int:
-    """Return steps between validations: ten a run, or one an epoch if that is up to fifty.
-
-    Example:
-        >>> validation_interval(1000, 400), validation_interval(1000, 25)
-        (100, 25)
-    """
-    tenth = max(1, steps // _VALIDATIONS)
-    return tenth if steps_per_epoch >= tenth else max(steps_per_epoch, steps // 50)
-
-
-def final_part(part: float) -> float:
-    """Return the part of the validation text for a last judgement whose cost is not known."""
-    return min(1.0, 8.0 * part)

@@ -10,6 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from elman.training.options import TrainingOptions
+
+VALIDATIONS = 10  # in a run, at least
 SCHEDULES = ("constant", "cosine", "linear", "trapezoid")
 TRAPEZOID_DECAY = 0.7  # a trapezoid stays at the full rate up to this progress
 
@@ -92,3 +95,27 @@ def rate(
     used = min((progress - start) / (1.0 - start), 1.0)
     left = 0.5 * (1.0 + math.cos(math.pi * used)) if schedule == "cosine" else 1.0 - used
     return final + (1.0 - final) * left
+
+
+def planned_steps(options: TrainingOptions, steps_per_epoch: int) -> int | None:
+    """Return the optimiser steps of a budget of steps or epochs, the smaller; None if neither."""
+    planned = [] if options.steps is None else [options.steps]
+    if options.epochs is not None:
+        planned.append(math.ceil(options.epochs * steps_per_epoch))
+    return min(planned) if planned else None
+
+
+def validation_interval(steps: int, steps_per_epoch: int) -> int:
+    """Return steps between validations: ten a run, or one an epoch if that is up to fifty.
+
+    Example:
+        >>> validation_interval(1000, 400), validation_interval(1000, 25)
+        (100, 25)
+    """
+    tenth = max(1, steps // VALIDATIONS)
+    return tenth if steps_per_epoch >= tenth else max(steps_per_epoch, steps // 50)
+
+
+def final_part(part: float) -> float:
+    """Return the part of the validation text for a last judgement whose cost is not known."""
+    return min(1.0, 8.0 * part)

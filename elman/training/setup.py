@@ -266,6 +266,7 @@ def resume_setup(
     given: dict[str, Any],
     quiet: bool,
 ) -> Setup:
+    """Take up the run in a folder: its configuration, its data, and what the call may change."""
     if run is None:
         raise RunError("train: name the run folder to resume (run).")
     folder = RunFolder(run)
