@@ -1,7 +1,10 @@
 """The language: tracing, sizes found by use, hyper-parameters, JSON, writing, counting."""
 
+import cProfile
 import json
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -294,3 +297,26 @@ def test_layer_norm_of_matrices_that_begin_with_one_parameter():
     normal = with_layer_norm(twice.graph)
     added = [p.name for p in normal.parameters if p.init in ("ones", "zeros")]
     assert added == ["W_gain", "W_bias", "W_2_gain", "W_2_bias", "V_gain", "V_bias"]
+
+
+def test_a_cell_can_be_made_under_a_profiler():
+    """cProfile's hook cannot be put back by hand; the names of the lines are found all the same."""
+    profile = cProfile.Profile()
+    profile.enable()
+    try:
+
+        @elman.cell
+        def profiled(p, x, h):
+            gate = torch.sigmoid(p.W @ x)
+            return gate * h
+
+    finally:
+        profile.disable()
+    assert profiled.graph.equation() == ["gateₜ = σ(W xₜ)", "hₜ = gateₜ ⊙ hₜ₋₁"]
+    assert profile.getstats()
+
+
+def test_import_leaves_the_collection_of_garbage_as_it_was():
+    for switch, on in (("enable", True), ("disable", False)):
+        code = f"import gc; gc.{switch}(); import elman; assert gc.isenabled() is {on}"
+        subprocess.run([sys.executable, "-c", code], check=True)

@@ -143,11 +143,18 @@ def _run(recorder: Recorder, body: Callable, p, symbols: list[Symbol], hyper: Ma
     local: dict[str, Any] = {}
 
     def watch(frame, event, _):
-        if event == "return" and frame.f_code is body.__code__:
+        if frame.f_code is not body.__code__:
+            return None
+        if event == "return":
             local.update(frame.f_locals)
+        return watch
 
-    before = sys.getprofile()
-    sys.setprofile(watch)
+    # A profiler written in C, such as cProfile, could not be put back: then the tracing hook.
+    before: Any = sys.getprofile()
+    put: Callable[[Any], None] = sys.setprofile
+    if before is not None and not callable(before):
+        before, put = sys.gettrace(), sys.settrace
+    put(watch)
     try:
         return body(p, *symbols, **hyper), local
     except EquationError:
@@ -160,7 +167,7 @@ def _run(recorder: Recorder, body: Callable, p, symbols: list[Symbol], hyper: Ma
             _line_of(error, recorder),
         ) from error
     finally:
-        sys.setprofile(before)
+        put(before)
 
 
 def _line_of(error: BaseException, recorder: Recorder) -> int:
