@@ -7,7 +7,8 @@ import torch
 from elman.equation import cell, delay, linear
 
 
-def _at_least(least: int, **values: int) -> None:
+def at_least(least: int, **values: int) -> None:
+    """Raise ValueError where a hyper-parameter is no whole number, or below `least`."""
     for name, value in values.items():
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name} is {value!r}; expected a whole number >= {least}.")
@@ -26,8 +27,8 @@ def tdnn(p, x, h, *, K=2, dilation=1, f=torch.tanh):
     neural networks", section II: a unit with delays D_1 … D_N (their f is logistic); as
     hₜˡ = f(hₜˡ⁻¹, …, hₜ₋ₖˡ⁻¹) in Qiu 2020, section 6.1. `dilation` is ours, for parity with conv1d.
     """
-    _at_least(0, K=K)
-    _at_least(1, dilation=dilation)
+    at_least(0, K=K)
+    at_least(1, dilation=dilation)
     a = p.b
     for k in range(K + 1):
         a = a + p["W", k] @ delay(x, k * dilation)
@@ -48,7 +49,7 @@ def narx(p, x, y, *, Kx=2, Ky=2, f=torch.tanh, g=linear):
     neural networks", and Siegelmann, Horne & Giles 1997: y(t) = f(u(t−n_u) … u(t), y(t−n_y) …
     y(t−1)) with a multilayer perceptron of one hidden layer and a linear output as f.
     """
-    _at_least(0, Kx=Kx, Ky=Ky)
+    at_least(0, Kx=Kx, Ky=Ky)
     a = p.b
     for k in range(Kx + 1):
         a = a + p["W", k] @ delay(x, k)

@@ -74,3 +74,78 @@ def cfc(p, x, dt, h):
     z = torch.tanh(p.W @ x + p.U @ h + p.b)
     s = torch.sigmoid(-dt * (p.F @ z + p.b_f))
     return s * torch.tanh(p.G @ z + p.b_g) + (1 - s) * torch.tanh(p.H @ z + p.b_h)
+
+
+@cell(family="dynamical")
+def gated_antisymmetric_rnn(p, x, h, *, eps=0.1, gamma=0.01):
+    """AntisymmetricRNN with a gate on the step, which shares the recurrent matrix.
+
+        z = σ((W − Wᵀ − γ I) hₜ₋₁ + V_z xₜ + b_z)
+        hₜ = hₜ₋₁ + ε z ⊙ tanh((W − Wᵀ − γ I) hₜ₋₁ + V xₜ + b)
+
+    z = 0 keeps the old state.
+
+    Source: Chang, Chen, Haber & Chi 2019, "AntisymmetricRNN: a dynamical system view on recurrent
+    neural networks", arXiv:1902.09689, section 3 (the form with gate; their V_h is V here).
+    """
+    turned = (p.W - p.W.T) @ h - gamma * h
+    z = torch.sigmoid(turned + p.V_z @ x + p.b_z)
+    return h + eps * z * torch.tanh(turned + p.V @ x + p.b)
+
+
+@cell(family="dynamical")
+def co_rnn(p, x, y, z, *, dt=0.1, gamma=1.0, epsilon=1.0):
+    """Coupled oscillatory network (coRNN): units are driven, damped oscillators.
+
+        zₜ = zₜ₋₁ + Δt (tanh(W yₜ₋₁ + Z zₜ₋₁ + V xₜ + b) − γ yₜ₋₁ − ε zₜ₋₁)
+        yₜ = yₜ₋₁ + Δt zₜ
+
+    y is where each oscillator stands, z how fast it moves. dt is the length of the step, γ the
+    squared frequency, ε the damping, all > 0.
+
+    Source: Rusch & Mishra 2021, "Coupled oscillatory recurrent neural network (coRNN): an accurate
+    and (gradient) stable architecture for learning long time dependencies", arXiv:2010.00951,
+    section 2, the form that treats the damping explicitly, as the authors' code (their second
+    matrix, of z, is Z here). The paper fits Δt, γ and ε to each task.
+    """
+    force = torch.tanh(p.W @ y + p.Z @ z + p.V @ x + p.b)
+    z = z + dt * (force - gamma * y - epsilon * z)
+    return y + dt * z, z
+
+
+@cell(family="dynamical", init={"w": "unit", "c": "uniform(-0.1, 0.1)", "b": "zeros"})
+def unicornn(p, x, y, z, *, dt=0.1, alpha=1.0):
+    """UnICORNN: undamped oscillators that do not see each other, each with a step of its own.
+
+        zₜ = zₜ₋₁ − Δt σ(c) ⊙ (tanh(w ⊙ yₜ₋₁ + V xₜ + b) + α yₜ₋₁)
+        yₜ = yₜ₋₁ + Δt σ(c) ⊙ zₜ
+
+    The map from (y, z) to (y, z) has determinant 1 (it is symplectic), so that nothing is lost.
+    Units mix in the next layer up. dt > 0 is the longest step, α ≥ 0 a common stiffness.
+
+    Source: Rusch & Mishra 2021, "UnICORNN: a recurrent model for learning very long time
+    dependencies", arXiv:2103.05487, section 2 (one layer of it), and the start of w and c in the
+    authors' code. The paper fits Δt and α to each task.
+    """
+    step = dt * torch.sigmoid(p.c)
+    z = z - step * (torch.tanh(p.w * y + p.V @ x + p.b) + alpha * y)
+    return y + step * z, z
+
+
+@cell(family="dynamical")
+def lem(p, x, y, z, *, dt=1.0):
+    """Long expressive memory (LEM): two states, whose time scales are learned and gated.
+
+        Δ = dt σ(W₁ yₜ₋₁ + V₁ xₜ + b₁)          Δ̄ = dt σ(W₂ yₜ₋₁ + V₂ xₜ + b₂)
+        zₜ = (1 − Δ) ⊙ zₜ₋₁ + Δ ⊙ tanh(W_z yₜ₋₁ + V_z xₜ + b_z)
+        yₜ = (1 − Δ̄) ⊙ yₜ₋₁ + Δ̄ ⊙ tanh(W_y zₜ + V_y xₜ + b_y)
+
+    y sees the new z. dt is the longest step, from 0 to 1.
+
+    Source: Rusch, Mishra, Erichson & Mahoney 2022, "Long expressive memory for sequence modeling",
+    arXiv:2110.04744, section 2. torchrecurrent's LEM lets y see the old z.
+    """
+    step_z = dt * torch.sigmoid(p.W_1 @ y + p.V_1 @ x + p.b_1)
+    step_y = dt * torch.sigmoid(p.W_2 @ y + p.V_2 @ x + p.b_2)
+    z = (1 - step_z) * z + step_z * torch.tanh(p.W_z @ y + p.V_z @ x + p.b_z)
+    return (1 - step_y) * y + step_y * torch.tanh(p.W_y @ z + p.V_y @ x + p.b_y), z

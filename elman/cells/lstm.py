@@ -124,3 +124,68 @@ def lstm_projected(p, x, h, c):
     o = torch.sigmoid(p.W_o @ x + p.U_o @ h + p.b_o)
     c = f * c + i * g
     return p.P @ (o * torch.tanh(c)), c
+
+
+@cell(family="lstm", init={"b_f": 1.0})
+def res_lstm(p, x, h, c):
+    """Residual LSTM: a shortcut from the layer below, inside of the output gate.
+
+        i = σ(W_i xₜ + U_i hₜ₋₁ + v_i ⊙ cₜ₋₁ + b_i)
+        f = σ(W_f xₜ + U_f hₜ₋₁ + v_f ⊙ cₜ₋₁ + b_f)
+        cₜ = f ⊙ cₜ₋₁ + i ⊙ tanh(W_g xₜ + U_g hₜ₋₁ + b_g)
+        o = σ(W_o xₜ + U_o hₜ₋₁ + v_o ⊙ cₜ + b_o)
+        hₜ = o ⊙ (P tanh(cₜ) + R xₜ)
+
+    Source: Kim, El-Khamy & Lee 2017, "Residual LSTM: design of a deep recurrent architecture for
+    distant speech recognition", arXiv:1701.03360, section 3 (their W_p and W_h are P and R). They
+    leave R out where x has the size of h.
+    """
+    i = torch.sigmoid(p.W_i @ x + p.U_i @ h + p.v_i * c + p.b_i)
+    f = torch.sigmoid(p.W_f @ x + p.U_f @ h + p.v_f * c + p.b_f)
+    c = f * c + i * torch.tanh(p.W_g @ x + p.U_g @ h + p.b_g)
+    o = torch.sigmoid(p.W_o @ x + p.U_o @ h + p.v_o * c + p.b_o)
+    return o * (p.P @ torch.tanh(c) + p.R @ x), c
+
+
+@cell(family="lstm", init={"b_f": 1.0})
+def wmc_lstm(p, x, h, c):
+    """LSTM with working memory connections: gates see the whole cell, squashed.
+
+        i = σ(W_i xₜ + U_i hₜ₋₁ + tanh(V_i cₜ₋₁) + b_i)
+        f = σ(W_f xₜ + U_f hₜ₋₁ + tanh(V_f cₜ₋₁) + b_f)
+        cₜ = f ⊙ cₜ₋₁ + i ⊙ tanh(W_g xₜ + U_g hₜ₋₁ + b_g)
+        o = σ(W_o xₜ + U_o hₜ₋₁ + tanh(V_o cₜ) + b_o)
+        hₜ = o ⊙ tanh(cₜ)
+
+    A peephole sees its own cell; here V_· is a matrix, and tanh bounds what the cell can say.
+
+    Source: Landi, Baraldi, Cornia & Cucchiara 2021, "Working memory connections for LSTM", Neural
+    Networks 144, arXiv:2109.00020, section 3.
+    """
+    i = torch.sigmoid(p.W_i @ x + p.U_i @ h + torch.tanh(p.V_i @ c) + p.b_i)
+    f = torch.sigmoid(p.W_f @ x + p.U_f @ h + torch.tanh(p.V_f @ c) + p.b_f)
+    c = f * c + i * torch.tanh(p.W_g @ x + p.U_g @ h + p.b_g)
+    o = torch.sigmoid(p.W_o @ x + p.U_o @ h + torch.tanh(p.V_o @ c) + p.b_o)
+    return o * torch.tanh(c), c
+
+
+@cell(family="lstm", output=True, init={"b_f": 1.0})
+def mc_lstm(p, x, v, c):
+    """Memory-controller LSTM: one gate shows the cell to the next step, another to the outside.
+
+        i, f, o, m = σ(W xₜ + U vₜ₋₁ + b), each its own      g = tanh(W_g xₜ + U_g vₜ₋₁ + b_g)
+        cₜ = f ⊙ cₜ₋₁ + i ⊙ g
+        hₜ = o ⊙ tanh(cₜ)            vₜ = m ⊙ tanh(cₜ)
+
+    The control vector v takes the place of h within; the output h is no state.
+
+    Source: Ben-Ari & Shwartz-Ziv 2017, "Sequence modeling using a memory controller extension for
+    LSTM", NIPS Time Series Workshop. Not the mass-conserving LSTM of the same initials.
+    """
+    i = torch.sigmoid(p.W_i @ x + p.U_i @ v + p.b_i)
+    f = torch.sigmoid(p.W_f @ x + p.U_f @ v + p.b_f)
+    o = torch.sigmoid(p.W_o @ x + p.U_o @ v + p.b_o)
+    m = torch.sigmoid(p.W_m @ x + p.U_m @ v + p.b_m)
+    c = f * c + i * torch.tanh(p.W_g @ x + p.U_g @ v + p.b_g)
+    h, v = o * torch.tanh(c), m * torch.tanh(c)
+    return h, v, c

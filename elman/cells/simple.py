@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from elman.equation import cell
+from elman.equation import cell, linear
 
 
 @cell(family="simple")
@@ -111,3 +111,41 @@ def second_order(p, x, h, *, f=torch.sigmoid):
     recurrent neural networks", Neural Computation 4, eq. 1; the bias is added.
     """
     return f(F.bilinear(h, x, p.T, p.b))
+
+
+@cell(family="simple", shapes={"alpha": (), "beta": ()}, init={"alpha": -3.0, "beta": 3.0})
+def fast_rnn(p, x, h, *, f=torch.tanh):
+    """FastRNN: a residual connection along time, with two trained numbers as its weights.
+
+        hₜ = σ(α) f(W xₜ + U hₜ₋₁ + b) + σ(β) hₜ₋₁
+
+    At the start σ(α) is near 0 and σ(β) near 1: the state changes slowly.
+
+    Source: Kusupati, Singh, Bhatia, Kumar, Jain & Varma 2018, "FastGRNN: a fast, accurate, stable
+    and tiny kilobyte sized gated recurrent neural network", arXiv:1901.02358, section 3.1. There
+    α and β are the numbers between 0 and 1; as σ of free numbers that start at ∓3 in the authors'
+    code.
+    """
+    new = f(p.W @ x + p.U @ h + p.b)
+    return torch.sigmoid(p.alpha) * new + torch.sigmoid(p.beta) * h
+
+
+@cell(family="simple", output=True)
+def scrn(p, x, h, s, *, alpha=0.95, f=linear):
+    """Structurally constrained network (SCRN): a simple network beside a slow context.
+
+        sₜ = (1 − α) B xₜ + α sₜ₋₁
+        hₜ = σ(P sₜ + A xₜ + R hₜ₋₁)
+        yₜ = f(U hₜ + V sₜ)
+
+    s, the context units, forgets at the rate α alone. The output y is no state.
+
+    Source: Mikolov, Joulin, Chopra, Mathieu & Ranzato 2014, "Learning longer memory in recurrent
+    neural networks", arXiv:1412.7753, section 3, with the fixed α = 0.95. Their f is the softmax
+    over words (f="softmax"), here whatever stands above; there are no biases. Their context may be
+    smaller than h; here both have the size "hidden".
+    """
+    s = (1 - alpha) * (p.B @ x) + alpha * s
+    h = torch.sigmoid(p.P @ s + p.A @ x + p.R @ h)
+    y = f(p.U @ h + p.V @ s)
+    return y, h, s
