@@ -98,10 +98,11 @@ def digest(key: str, functions: Sequence[str], machine: str, compiler: str) -> b
 def _place() -> Path | None:
     """Where the folder is to be; None where the cache is turned off."""
     chosen = os.environ.get("ELMAN_CACHE")
-    if chosen is not None:
-        off = chosen.strip().lower() in ("", "off")
-        return None if off else Path(chosen).expanduser()
+    if chosen is not None and chosen.strip().lower() in ("", "off"):
+        return None
     try:
+        if chosen is not None:
+            return Path(chosen).expanduser()
         if sys.platform == "win32":
             base = os.environ.get("LOCALAPPDATA")
             caches = Path(base) if base else Path.home() / "AppData" / "Local"
@@ -137,9 +138,9 @@ def _folder(*, make: bool) -> Path | None:
             with suppress(FileExistsError):
                 folder.mkdir(mode=0o700)
         status = folder.lstat()
-    except FileNotFoundError:
-        return None
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not make:
+            return None
         _warn(f"{folder} cannot be used ({error.strerror or error}); kernels are compiled anew")
         return None
     if stat.S_ISLNK(status.st_mode):
@@ -218,7 +219,7 @@ def read(digest: bytes, machine: str) -> bytes | None:
         payload = _payload(contents, digest, machine)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        _warn(f"{path} {reason}; the kernel is compiled anew")
+        _warn(f"{path}: {reason}; the kernel is compiled anew")
         return None
     with suppress(OSError):
         os.utime(path)  # the order of use, also where the file system keeps no time of access

@@ -12,10 +12,7 @@ from elman.errors import InputError, nearest
 
 # What x86-64-v4 and x86-64-v3 promise. LLVM's list of the host's features already says no to what
 # the operating system does not save and restore.
-_V3 = frozenset(
-    ["avx", "avx2", "bmi", "bmi2", "cx16", "f16c", "fma", "lzcnt", "movbe", "popcnt"]
-    + ["sse4.2", "xsave"]
-)
+_V3 = frozenset({"avx", "avx2", "bmi", "bmi2", "cx16", "f16c", "fma", "lzcnt", "movbe", "popcnt"})
 _V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 _NEEDED = {"avx512": _V4, "avx2": _V3}
 _NAMES = ("avx512", "avx2", "plain", "neon")

@@ -274,7 +274,7 @@ def _alone(address: int, argument: int, threads: int) -> None:
     _function(address)(argument, 0, 1)
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _team: Callable[[int, int, int], None] | None = None
 _made: _Support | None = None
 _forked = False
@@ -282,9 +282,10 @@ _forked = False
 
 def _support() -> _Support:
     global _made
-    if _made is None:
-        _made = _Support()
-    return _made
+    with _lock:
+        if _made is None:
+            _made = _Support()
+        return _made
 
 
 def _choose() -> Callable[[int, int, int], None]:
@@ -299,7 +300,7 @@ def _choose() -> Callable[[int, int, int], None]:
 def _after_fork() -> None:
     """In a child only the forking thread is left: of OpenMP's pool, and of ours."""
     global _team, _lock, _forked
-    _team, _lock, _forked = None, threading.Lock(), True
+    _team, _lock, _forked = None, threading.RLock(), True
     _direct.clear()
     if _made is not None:
         _made.write("openmp_barrier", 0)
