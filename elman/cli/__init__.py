@@ -17,7 +17,7 @@ import typer
 
 import elman
 from elman import interrupts
-from elman.cli import cells, check, demo, evaluate, generate, score, train
+from elman.cli import benchmark, cells, check, demo, evaluate, generate, score, train
 from elman.cli.usage import UsageError, explain
 from elman.errors import ElmanError
 
@@ -35,6 +35,7 @@ app.command("score")(score.command)
 app.command("evaluate")(evaluate.command)
 app.command("cells")(cells.command)
 app.command("check")(check.command)
+app.command("benchmark")(benchmark.command)
 app.add_typer(demo.app, name="demo")
 
 
