@@ -40,6 +40,8 @@ class Writer:
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         name = f"llvm.fmuladd.v{self.lanes}f{8 * self.size}"
         self.fuse = ir.Function(self.module, kind, name)
+        kind = ir.FunctionType(ir.VoidType(), [POINTER, *[ir.IntType(32)] * 3])
+        self.fetch = ir.Function(self.module, kind, "llvm.prefetch.p0")
 
     def function(self, name: str, arguments: Sequence[str], *, public: bool) -> ir.Function:
         """A void function of these arguments: a pointer where the name is a capital."""
@@ -67,6 +69,11 @@ class Writer:
 
     def store(self, builder: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
         builder.store(value, address, align=self.size)
+
+    def prefetch(self, builder: ir.IRBuilder, address: ir.Value) -> None:
+        """Asks for a line of memory to be brought near; any address is harmless."""
+        to_read, to_the_nearest_cache, of_data = (ir.Constant(ir.IntType(32), n) for n in (0, 3, 1))
+        builder.call(self.fetch, [address, to_read, to_the_nearest_cache, of_data])
 
     def broadcast(self, builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
         """A vector of the one element at `address`."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
-from elman.backends.cpu.product_emit import Values, Writer, integer, repeat, start
+from elman.backends.cpu.product_emit import Values, Writer, integer, repeat, smaller, start
 from elman.backends.cpu.product_tile import tile
 
 if TYPE_CHECKING:
@@ -16,59 +16,76 @@ if TYPE_CHECKING:
 
 ARGUMENTS = ("rows", "k", "A", "lda", "B", "panels", "C", "ldc", "I", "ldi")
 
+# How far ahead of the multiply-adds B is fetched, in bytes: some hundred cycles' worth.
+NEAR = 4096
+
+# Panels larger than this, in bytes, are cut along k into blocks that stay in the nearest cache
+# while all tiles of rows pass; smaller ones gain less than the sums' way to memory and back costs.
+LARGE = 96 * 1024
+BLOCK = 16 * 1024
+
+Tiles = Mapping[tuple[int, int], ir.Function]
+
 
 @dataclass(frozen=True)
 class Plan:
     """Which tiles a machine has.
 
     `most` rows fit one tile. `groups` says how many panels a tile of so many rows takes at once,
-    the most first: few rows leave registers free, and more sums at a time hide the latency of
-    the multiply-add. `unroll` steps along k stand in one turn of the inner loop.
+    the most first, where that is not one: few rows leave registers free, and more sums at a time
+    hide the latency of the multiply-add.
     """
 
     most: int
     groups: Mapping[int, Sequence[int]]
-    unroll: int
 
 
 def plan(machine: Machine) -> Plan:
     """The tiles that measured best on such a machine."""
     if machine.registers >= 32:
-        few = {1: (4, 2, 1), 2: (4, 2, 1), 3: (4, 2, 1), 4: (2, 1), 5: (2, 1), 6: (2, 1)}
-        return Plan(12, few, 4)
+        return Plan(12, {1: (4, 2, 1), 2: (4, 2, 1), 3: (4, 2, 1), 4: (2, 1)})
     if machine.vector_bytes == 16:  # no fused multiply-add: each product needs a register too
-        return Plan(4, {1: (4, 2, 1), 2: (2, 1)}, 4)
-    return Plan(6, {1: (4, 2, 1), 2: (2, 1), 3: (2, 1)}, 4)
+        return Plan(4, {1: (4, 2, 1), 2: (2, 1)})
+    return Plan(6, {1: (4, 2, 1), 2: (2, 1), 3: (2, 1)})
+
+
+def _tile(writer: Writer, rows: int, group: int) -> ir.Function:
+    """Long turns of the loop gain nothing where the tile is large; few rows wait for B alone, and
+    have no time to prefetch it."""
+    return tile(writer, rows, group, unroll=2 if rows * group > 5 else 4, fetches=rows >= 4)
 
 
 def walk(writer: Writer, choice: Plan) -> None:
     """Writes `product` and the tiles that it calls."""
     tiles = {
-        (rows, group): tile(writer, rows, group, choice.unroll)
+        (rows, group): _tile(writer, rows, group)
         for rows in range(1, choice.most + 1)
         for group in choice.groups.get(rows, (1,))
     }
     function = writer.function("product", ARGUMENTS, public=True)
-    rows, _, _, _, b, panels, c, _, i, _ = function.args
+    rows, panels = function.args[0], function.args[5]
     builder = start(function)
-    many = builder.append_basic_block("many")
+    some = builder.append_basic_block("some")
     nothing = builder.append_basic_block("nothing")
-    choose = builder.switch(rows, many)
+    choose = builder.switch(rows, some)
     for count, groups in choice.groups.items():
         block = builder.append_basic_block(f"rows_{count}")
         choose.add_case(integer(count), block)
         builder.position_at_end(block)
-        left, now = panels, [b, c, i]
+        left, places = panels, [function.args[at] for at in (4, 6, 8)]
         for group in groups:
-            left, now = _few(writer, builder, tiles[count, group], group, left, now, function.args)
+            times = builder.sdiv(left, integer(group))
+            one = tiles[count, group]
+            places = _few(writer, builder, one, group, times, places, function.args)
+            left = builder.srem(left, integer(group))
         builder.ret_void()
-    builder.position_at_end(many)
-    go = builder.append_basic_block("go")
-    builder.cbranch(builder.icmp_signed(">", rows, integer(0)), go, nothing)
     builder.position_at_end(nothing)
     builder.ret_void()
-    builder.position_at_end(go)
-    _many(writer, builder, tiles, choice, function.args)
+    builder.position_at_end(some)
+    many = builder.append_basic_block("many")
+    builder.cbranch(builder.icmp_signed(">", rows, integer(0)), many, nothing)
+    builder.position_at_end(many)
+    _Many(writer, builder, tiles, choice.most, function.args).emit()
     builder.ret_void()
 
 
@@ -77,84 +94,114 @@ def _few(
     builder: ir.IRBuilder,
     one: ir.Function,
     group: int,
-    panels: ir.Value,
-    state: Values,
+    times: ir.Value,
+    places: Values,
     arguments: Sequence[ir.Value],
-) -> tuple[ir.Value, Values]:
-    """Few rows, one tile high: `group` panels at a time; returns the panels left over."""
+) -> Values:
+    """Few rows, one tile high: `group` panels at a time; returns where B, C and I go on."""
     _, k, a, lda, _, _, _, ldc, _, ldi = arguments
-    ahead = builder.mul(k, integer(group * writer.line))
+    onwards = [builder.mul(k, integer(group * writer.line)), *[integer(group * writer.line)] * 2]
 
     def body(now: Values) -> Values:
         b, c, i = now
-        builder.call(one, [k, a, lda, b, c, ldc, i, ldi])
-        across = group * writer.line
-        return [
-            writer.at(builder, b, ahead),
-            writer.at(builder, c, across),
-            writer.at(builder, i, across),
-        ]
+        builder.call(one, [k, a, lda, b, c, ldc, i, ldi, integer(NEAR)])
+        return _moved(writer, builder, now, onwards)
 
-    state = repeat(builder, builder.sdiv(panels, integer(group)), state, body)
-    return builder.srem(panels, integer(group)), state
+    return repeat(builder, times, places, body)
 
 
-def _many(
-    writer: Writer,
-    builder: ir.IRBuilder,
-    tiles: Mapping[tuple[int, int], ir.Function],
-    choice: Plan,
-    arguments: Sequence[ir.Value],
-) -> None:
-    """Many rows: near-equal tiles, one panel at a time, each panel read by all of them in turn."""
-    rows, k, _, _, b, panels, c, _, i, _ = arguments
-    count = builder.sdiv(builder.add(rows, integer(choice.most - 1)), integer(choice.most))
-    height = builder.sdiv(rows, count)
-    taller = builder.srem(rows, count)
-    low = _pick(builder, height, {h: tiles[h, 1] for h in range(1, choice.most + 1)})
-    high = _pick(builder, height, {h - 1: tiles[h, 1] for h in range(2, choice.most + 1)})
-    panel = builder.mul(k, integer(writer.line))
-    shorter = builder.sub(count, taller)
-
-    def column(now: Values) -> Values:
-        b, c, i = now
-        state = [arguments[2], c, i]
-        tall = builder.add(height, integer(1))
-        state = repeat(builder, taller, state, _row(writer, builder, high, tall, b, arguments))
-        repeat(builder, shorter, state, _row(writer, builder, low, height, b, arguments))
-        return [
-            writer.at(builder, b, panel),
-            writer.at(builder, c, writer.line),
-            writer.at(builder, i, writer.line),
-        ]
-
-    repeat(builder, panels, [b, c, i], column)
+def _moved(
+    writer: Writer, builder: ir.IRBuilder, places: Values, elements: Sequence[ir.Value]
+) -> Values:
+    return [writer.at(builder, at, by) for at, by in zip(places, elements, strict=True)]
 
 
-def _row(
-    writer: Writer,
-    builder: ir.IRBuilder,
-    one: ir.Value,
-    height: ir.Value,
-    b: ir.Value,
-    arguments: Sequence[ir.Value],
-) -> Callable[[Values], Values]:
-    """The turn of one tile of the panel at `b`, and the way to the tile below it."""
-    _, k, _, lda, _, _, _, ldc, _, ldi = arguments
-    down = [builder.mul(height, stride) for stride in (lda, ldc, ldi)]
+class _Many:
+    """Many rows: a panel at a time, cut along k where it is large, and near-equal tiles of rows.
 
-    def body(now: Values) -> Values:
-        a, c, i = now
-        builder.call(one, [k, a, lda, b, c, ldc, i, ldi])
-        return [writer.at(builder, at, by) for at, by in zip(now, down, strict=True)]
+    Near-equal, because sixteen rows as twelve and four would leave the four waiting for their
+    sums. Each block of B is read by all tiles in turn, and the last of them, which finds its own
+    block near, fetches the next one.
+    """
 
-    return body
+    def __init__(
+        self,
+        writer: Writer,
+        builder: ir.IRBuilder,
+        tiles: Tiles,
+        most: int,
+        arguments: Sequence[ir.Value],
+    ):
+        self.writer, self.builder = writer, builder
+        self.rows, self.k, self.a, self.lda, *rest = arguments
+        self.b, self.panels, self.c, self.ldc, self.i, self.ldi = rest
+        self.count = builder.sdiv(builder.add(self.rows, integer(most - 1)), integer(most))
+        self.height = builder.sdiv(self.rows, self.count)
+        self.taller = builder.srem(self.rows, self.count)
+        self.low = self._pick({height: tiles[height, 1] for height in range(1, most + 1)})
+        self.high = self._pick({height - 1: tiles[height, 1] for height in range(2, most + 1)})
+        line = writer.line * writer.size
+        large = builder.icmp_signed(">", self.k, integer(LARGE // line))
+        some = builder.select(builder.icmp_signed(">", self.k, integer(0)), self.k, integer(1))
+        self.deep = builder.select(large, integer(BLOCK // line), some)
+        near = builder.icmp_signed("==", self.count, integer(1))
+        block = builder.mul(self.deep, integer(line))
+        self.far = builder.select(near, integer(NEAR), block)
 
+    def _pick(self, tiles: Mapping[int, ir.Function]) -> ir.Value:
+        """The tile for `height` rows, chosen once a product."""
+        chosen: ir.Value = next(iter(tiles.values()))
+        for height, one in tiles.items():
+            same = self.builder.icmp_signed("==", self.height, integer(height))
+            chosen = self.builder.select(same, one, chosen)
+        return chosen
 
-def _pick(builder: ir.IRBuilder, height: ir.Value, tiles: Mapping[int, ir.Function]) -> ir.Value:
-    """The tile for this height, chosen once a product."""
-    chosen = next(iter(tiles.values()))
-    for count, one in tiles.items():
-        same = builder.icmp_signed("==", height, integer(count))
-        chosen = builder.select(same, one, chosen)
-    return chosen
+    def emit(self) -> None:
+        panel = self.builder.mul(self.k, integer(self.writer.line))
+        onwards = [panel, *[integer(self.writer.line)] * 2]
+
+        def body(now: Values) -> Values:
+            self._panel(*now)
+            return _moved(self.writer, self.builder, now, onwards)
+
+        repeat(self.builder, self.panels, [self.b, self.c, self.i], body)
+
+    def _panel(self, b: ir.Value, c: ir.Value, i: ir.Value) -> None:
+        """All of k: the first block starts from I, each later one from what is in C."""
+        builder = self.builder
+        self._block(self.a, b, c, i, self.ldi, smaller(builder, self.k, self.deep))
+        left = builder.sub(self.k, self.deep)
+        more = builder.sdiv(builder.add(left, builder.sub(self.deep, integer(1))), self.deep)
+
+        def body(now: Values) -> Values:
+            a, b, left = now
+            a, b = self._deeper(a, b)
+            self._block(a, b, c, c, self.ldc, smaller(builder, left, self.deep))
+            return [a, b, builder.sub(left, self.deep)]
+
+        repeat(builder, more, [self.a, b, left], body)
+
+    def _deeper(self, a: ir.Value, b: ir.Value) -> Values:
+        by = [self.deep, self.builder.mul(self.deep, integer(self.writer.line))]
+        return _moved(self.writer, self.builder, [a, b], by)
+
+    def _block(
+        self, a: ir.Value, b: ir.Value, c: ir.Value, i: ir.Value, ldi: ir.Value, depth: ir.Value
+    ) -> None:
+        """All rows for one block of B: the taller tiles first."""
+        builder = self.builder
+
+        def body(now: Values) -> Values:
+            number, *places = now
+            number = builder.add(number, integer(1))
+            tall = builder.icmp_signed("<=", number, self.taller)
+            last = builder.icmp_signed("==", number, self.count)
+            ahead = builder.select(last, self.far, integer(NEAR))
+            one = builder.select(tall, self.high, self.low)
+            a, c, i = places
+            builder.call(one, [depth, a, self.lda, b, c, self.ldc, i, ldi, ahead])
+            rows = builder.add(self.height, builder.zext(tall, self.height.type))
+            down = [builder.mul(rows, stride) for stride in (self.lda, self.ldc, ldi)]
+            return [number, *_moved(self.writer, builder, places, down)]
+
+        repeat(builder, self.count, [integer(0), a, c, i], body)
