@@ -37,7 +37,7 @@ def compiled(name: str, element: str) -> Functions:
         machine,
         cached=False,
     )
-    counts = {"product": 10, "pack_rows": 8, "pack_columns": 8, "clear": 2}
+    counts = {"product": 10, "pack_rows": 8, "pack_columns": 8, "turn": 6, "clear": 2}
     KEPT.append(code)
     return {
         function: ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * counts[function])(
@@ -265,6 +265,11 @@ def test_nothing_is_read_past_the_end(name: str, element: str):
         compiled(name, element)["pack_rows"](weight.ctypes.data, 7, *sizes)
         compiled(name, element)["pack_columns"](weight.ctypes.data, problem.width, *sizes)
         assert (packed == 1).all()
+        turned = last(np.zeros((7, problem.width), kind))
+        compiled(name, element)["turn"](
+            weight.ctypes.data, 7, problem.width, 7, turned.ctypes.data, problem.width
+        )
+        assert (turned == 1).all()
 
 
 @on_machines
@@ -291,6 +296,23 @@ def test_packing_fills_its_rectangle_and_no_more(name: str, element: str, functi
         expected[j0 : j0 + k, column0 : column0 + columns] = part
         found = packed.transpose(1, 0, 2).reshape(k_total, panels * width)
         assert (found == expected).all(), (k, columns, column0, j0)
+
+
+@on_machines
+def test_turn_transposes_and_writes_no_more(name: str, element: str):
+    kind, random = KINDS[element], np.random.default_rng(3)
+    for trial in range(30):
+        rows, columns = (int(one) for one in random.integers(1, 40, 2))
+        gap = trial % 3
+        source = guarded((rows, columns + gap), kind, np.nan, past=trial % 2)
+        source[:, :columns] = random.standard_normal((rows, columns))
+        target = guarded((columns + 1, rows + gap), kind, 77.0, past=gap)
+        compiled(name, element)["turn"](
+            source.ctypes.data, columns + gap, rows, columns, target.ctypes.data, rows + gap
+        )
+        assert (target[:columns, :rows] == source[:, :columns].T).all()
+        assert (target[:, rows:] == 77.0).all()
+        assert (target[columns] == 77.0).all()
 
 
 @on_machines

@@ -17,6 +17,10 @@ addresses of elements (capitals). Strides and positions count elements; w is `pa
     several weights fill one matrix, and several threads parts of one weight.
 `pack_columns(W, ldw, k, columns, B, k_total, column0, j0)`
     The same with W[j·ldw + c]: each column of the weight is a column.
+`turn(W, ldw, rows, columns, T, ldt)`
+    T[c, r] = W[r, c] for r < rows, c < columns. The gradient of a weight, Σ over steps of
+    G[step, r] X[step, c], is a product of G turned with X packed by `pack_columns`; taken in pieces
+    of some hundred steps, each starting from the last one's result, both stay in cache.
 `clear(B, count)`
     Zeroes `count` elements, for the columns that no weight fills.
 
@@ -34,7 +38,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from elman.backends.cpu.machine import Machine
 
-FUNCTIONS = ("product", "pack_rows", "pack_columns", "clear")
+FUNCTIONS = ("product", "pack_rows", "pack_columns", "turn", "clear")
 
 
 def panel_width(element: str, machine: Machine) -> int:

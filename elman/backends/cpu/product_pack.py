@@ -1,6 +1,9 @@
-"""Packing weights into the panels that the product reads."""
+"""Packing weights into the panels that the product reads, and turning matrices."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from llvmlite import ir
 
@@ -8,123 +11,142 @@ from elman.backends.cpu.product_emit import Values, Writer, integer, repeat, sma
 
 ARGUMENTS = ("W", "ldw", "k", "columns", "B", "k_total", "column0", "j0")
 
+# Rows that `pack_columns` takes at a time: what lies beside the copied columns stays near, in the
+# cache and among the pages at hand, until its turn comes.
+STRIP = 32
+
 
 def packing(writer: Writer) -> None:
-    """Writes `pack_rows`, `pack_columns` and `clear`."""
-    _pack(writer, "pack_rows", transposed=False)
-    _pack(writer, "pack_columns", transposed=True)
+    """Writes `pack_rows`, `pack_columns`, `turn` and `clear`."""
+    _pack(writer, "pack_rows", across=False)
+    _pack(writer, "pack_columns", across=True)
+    _turn(writer)
     _clear(writer)
 
 
-def _pack(writer: Writer, name: str, *, transposed: bool) -> None:
-    """Column by column up to a vector's bound, then whole vectors of columns, then the rest."""
+def _pack(writer: Writer, name: str, *, across: bool) -> None:
     function = writer.function(name, ARGUMENTS, public=True)
     w, ldw, k, columns, b, total, column0, j0 = function.args
     builder = start(function)
-    lanes = integer(writer.lanes)
-    # From here on W and B are where j = 0 of the rectangle is.
-    b = writer.at(builder, b, builder.mul(j0, integer(writer.line)))
-    panel = builder.mul(total, integer(writer.line))
-    along, across = (ldw, integer(1)) if transposed else (integer(1), ldw)
+    line = integer(writer.line)
+    b = writer.at(builder, b, builder.mul(j0, line))
+    panel = builder.mul(total, line)
 
-    def place(column: ir.Value) -> ir.Value:
-        within = builder.and_(column, integer(writer.line - 1))
-        number = builder.lshr(column, integer(writer.line.bit_length() - 1))
-        return writer.at(builder, b, builder.add(builder.mul(number, panel), within))
+    def fill(w: ir.Value, b: ir.Value, k: ir.Value) -> None:
+        def place(column: ir.Value) -> ir.Value:
+            within = builder.and_(column, integer(writer.line - 1))
+            number = builder.lshr(column, integer(writer.line.bit_length() - 1))
+            return writer.at(builder, b, builder.add(builder.mul(number, panel), within))
 
-    def single(now: Values) -> Values:
-        source, column = now
-        _line(writer, builder, source, along, place(column), k)
-        return [writer.at(builder, source, across), builder.add(column, integer(1))]
+        _Filling(writer, builder, ldw, line, k, across, place).columns(w, columns, column0)
 
-    def block(now: Values) -> Values:
-        source, column = now
-        if transposed:
-            _copy(writer, builder, source, ldw, place(column), k)
-        else:
-            _turn(writer, builder, source, ldw, place(column), k)
-        step = builder.mul(across, lanes)
-        return [writer.at(builder, source, step), builder.add(column, lanes)]
+    if not across:
+        fill(w, b, k)
+        builder.ret_void()
+        return
 
-    head = builder.and_(builder.neg(column0), integer(writer.lanes - 1))
-    head = smaller(builder, head, columns)
-    state = repeat(builder, head, [w, column0], single)
-    columns = builder.sub(columns, head)
-    state = repeat(builder, builder.sdiv(columns, lanes), state, block)
-    repeat(builder, builder.srem(columns, lanes), state, single)
+    def strip(now: Values) -> Values:
+        w, b, left = now
+        fill(w, b, smaller(builder, left, STRIP))
+        w = writer.at(builder, w, builder.mul(ldw, integer(STRIP)))
+        b = writer.at(builder, b, STRIP * writer.line)
+        return [w, b, builder.sub(left, integer(STRIP))]
+
+    strips = builder.sdiv(builder.add(k, integer(STRIP - 1)), integer(STRIP))
+    repeat(builder, strips, [w, b, k], strip)
     builder.ret_void()
 
 
-def _line(
-    writer: Writer,
-    builder: ir.IRBuilder,
-    source: ir.Value,
-    along: ir.Value,
-    target: ir.Value,
-    k: ir.Value,
-) -> None:
-    """One column, element by element."""
+@dataclass(frozen=True)
+class _Filling:
+    """The columns of a matrix with `k` lines, `line` elements apart, out of a weight.
 
-    def body(now: Values) -> Values:
-        value = builder.load(now[0], typ=writer.scalar, align=writer.size)
-        builder.store(value, now[1], align=writer.size)
-        return [writer.at(builder, now[0], along), writer.at(builder, now[1], writer.line)]
+    A column is a row of the weight, or with `across` a column of it. `place` says where the first
+    line has a column; columns of one vector's span lie side by side.
+    """
 
-    repeat(builder, k, [source, target], body)
+    writer: Writer
+    builder: ir.IRBuilder
+    ldw: ir.Value
+    line: ir.Value
+    k: ir.Value
+    across: bool
+    place: Callable[[ir.Value], ir.Value]
 
+    def columns(self, source: ir.Value, count: ir.Value, first: ir.Value) -> None:
+        """`count` columns from `first` on: singly to a vector's bound, by vectors, singly."""
+        builder, lanes = self.builder, self.writer.lanes
+        aside = integer(1) if self.across else self.ldw
+        head = builder.and_(builder.neg(first), integer(lanes - 1))
+        head = smaller(builder, head, count)
+        rest = builder.sub(count, head)
 
-def _copy(
-    writer: Writer,
-    builder: ir.IRBuilder,
-    source: ir.Value,
-    ldw: ir.Value,
-    target: ir.Value,
-    k: ir.Value,
-) -> None:
-    """A vector of columns that lie side by side in the weight."""
+        def single(now: Values) -> Values:
+            self._single(now[0], self.place(now[1]))
+            return [self._at(now[0], aside), builder.add(now[1], integer(1))]
 
-    def body(now: Values) -> Values:
-        writer.store(builder, writer.load(builder, now[0]), now[1])
-        return [writer.at(builder, now[0], ldw), writer.at(builder, now[1], writer.line)]
+        def block(now: Values) -> Values:
+            one = self._copied if self.across else self._turned
+            one(now[0], self.place(now[1]))
+            far = builder.mul(aside, integer(lanes))
+            return [self._at(now[0], far), builder.add(now[1], integer(lanes))]
 
-    repeat(builder, k, [source, target], body)
+        state = repeat(builder, head, [source, first], single)
+        state = repeat(builder, builder.sdiv(rest, integer(lanes)), state, block)
+        repeat(builder, builder.srem(rest, integer(lanes)), state, single)
 
+    def _at(self, base: ir.Value, elements: ir.Value | int) -> ir.Value:
+        return self.writer.at(self.builder, base, elements)
 
-def _turn(
-    writer: Writer,
-    builder: ir.IRBuilder,
-    source: ir.Value,
-    ldw: ir.Value,
-    target: ir.Value,
-    k: ir.Value,
-) -> None:
-    """A vector of columns that are rows of the weight: squares are transposed in registers."""
-    lanes = writer.lanes
+    def _move(self, source: ir.Value, target: ir.Value) -> None:
+        value = self.builder.load(source, typ=self.writer.scalar, align=self.writer.size)
+        self.builder.store(value, target, align=self.writer.size)
 
-    def square(now: Values) -> Values:
-        rows = [
-            writer.load(builder, writer.at(builder, now[0], builder.mul(ldw, integer(row))))
-            for row in range(lanes)
-        ]
-        for j, value in enumerate(_transposed(writer, builder, rows)):
-            writer.store(builder, value, writer.at(builder, now[1], j * writer.line))
-        return [writer.at(builder, now[0], lanes), writer.at(builder, now[1], lanes * writer.line)]
+    def _single(self, source: ir.Value, target: ir.Value) -> None:
+        along = self.ldw if self.across else integer(1)
 
-    def gather(now: Values) -> Values:
-        for row in range(lanes):
-            address = writer.at(builder, now[0], builder.mul(ldw, integer(row)))
-            value = builder.load(address, typ=writer.scalar, align=writer.size)
-            builder.store(value, writer.at(builder, now[1], row), align=writer.size)
-        return [writer.at(builder, now[0], 1), writer.at(builder, now[1], writer.line)]
+        def body(now: Values) -> Values:
+            self._move(*now)
+            return [self._at(now[0], along), self._at(now[1], self.line)]
 
-    state = repeat(builder, builder.sdiv(k, integer(lanes)), [source, target], square)
-    repeat(builder, builder.srem(k, integer(lanes)), state, gather)
+        repeat(self.builder, self.k, [source, target], body)
+
+    def _copied(self, source: ir.Value, target: ir.Value) -> None:
+        """A vector of columns that lie side by side in the weight."""
+        writer, builder = self.writer, self.builder
+
+        def body(now: Values) -> Values:
+            writer.store(builder, writer.load(builder, now[0]), now[1])
+            return [self._at(now[0], self.ldw), self._at(now[1], self.line)]
+
+        repeat(builder, self.k, [source, target], body)
+
+    def _turned(self, source: ir.Value, target: ir.Value) -> None:
+        """A vector of columns that are rows of the weight: squares, transposed in registers."""
+        writer, builder, lanes = self.writer, self.builder, self.writer.lanes
+        starts = [builder.mul(self.ldw, integer(row)) for row in range(lanes)]
+        lines = [builder.mul(self.line, integer(j)) for j in range(lanes)]
+        far = builder.mul(self.line, integer(lanes))
+
+        def square(now: Values) -> Values:
+            rows = [writer.load(builder, self._at(now[0], row)) for row in starts]
+            for value, line in zip(_transposed(writer, builder, rows), lines, strict=True):
+                writer.store(builder, value, self._at(now[1], line))
+            return [self._at(now[0], lanes), self._at(now[1], far)]
+
+        def gather(now: Values) -> Values:
+            for lane, row in enumerate(starts):
+                self._move(self._at(now[0], row), self._at(now[1], lane))
+            return [self._at(now[0], 1), self._at(now[1], self.line)]
+
+        squares = builder.sdiv(self.k, integer(lanes))
+        state = repeat(builder, squares, [source, target], square)
+        repeat(builder, builder.srem(self.k, integer(lanes)), state, gather)
 
 
 def _transposed(writer: Writer, builder: ir.IRBuilder, rows: Values) -> Values:
     """The square's transpose: blocks of 1, 2, 4, … change places across the diagonal."""
-    rows, lanes = list(rows), writer.lanes
-    width = 1
+    rows, lanes, width = list(rows), writer.lanes, 1
     while width < lanes:
         low = [lane if not lane & width else lanes + lane - width for lane in range(lanes)]
         high = [lane + width if not lane & width else lanes + lane for lane in range(lanes)]
@@ -137,11 +159,22 @@ def _transposed(writer: Writer, builder: ir.IRBuilder, rows: Values) -> Values:
     return rows
 
 
+def _turn(writer: Writer) -> None:
+    arguments = ("W", "ldw", "rows", "columns", "T", "ldt")
+    function = writer.function("turn", arguments, public=True)
+    w, ldw, rows, columns, t, ldt = function.args
+    builder = start(function)
+    filling = _Filling(
+        writer, builder, ldw, ldt, columns, False, lambda row: writer.at(builder, t, row)
+    )
+    filling.columns(w, rows, integer(0))
+    builder.ret_void()
+
+
 def _clear(writer: Writer) -> None:
     function = writer.function("clear", ("B", "count"), public=True)
     b, count = function.args
     builder = start(function)
-    lanes = integer(writer.lanes)
 
     def vector(now: Values) -> Values:
         writer.store(builder, ir.Constant(writer.vector, [0.0] * writer.lanes), now[0])
@@ -151,6 +184,6 @@ def _clear(writer: Writer) -> None:
         builder.store(ir.Constant(writer.scalar, 0.0), now[0], align=writer.size)
         return [writer.at(builder, now[0], 1)]
 
-    state = repeat(builder, builder.sdiv(count, lanes), [b], vector)
-    repeat(builder, builder.srem(count, lanes), state, single)
+    state = repeat(builder, builder.sdiv(count, integer(writer.lanes)), [b], vector)
+    repeat(builder, builder.srem(count, integer(writer.lanes)), state, single)
     builder.ret_void()
