@@ -1,0 +1,157 @@
+"""Where the rows of every step lie: how many there are at each step, and at which row they begin.
+
+The rows of a batch are put in order of their lengths, longest first, and what belongs to a step
+lies together, one row after the other, with nothing for the steps after a row's end. A reset ends
+one row and begins another, with a state of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Geometry:
+    """The rows and steps of a call.
+
+    Attributes:
+        steps: of the longest row.
+        batch: rows, where each reset begins a new one.
+        total: rows of all steps together.
+        alive: how many rows each step has, (steps,).
+        packed: at which row of all a step begins, (steps,).
+        even: the batch, where every row goes on to the end; else 0.
+        take: for each packed row its place among the rows of (time·batch); None for all in order.
+        rows: for each row of ours the row of the call it belongs to, and whether it begins with
+            the call's state or a fresh one; None where they are the same.
+        last: for each row of the call, the row of ours that ends it.
+        lengths: of our rows.
+    """
+
+    steps: int
+    batch: int
+    total: int
+    alive: np.ndarray
+    packed: np.ndarray
+    even: int
+    take: Tensor | None = None
+    rows: Tensor | None = None
+    fresh: Tensor | None = None
+    last: Tensor | None = None
+    lengths: Tensor | None = None
+    tables: dict = field(default_factory=dict)
+
+    def slots(self, steps_ago: int, depth: int) -> np.ndarray:
+        """At which row of a state's plane the value of `steps_ago` steps before each step lies;
+        0 is the value that the step itself makes. The plane begins with `depth` times the batch."""
+        key = ("slots", steps_ago, depth)
+        if key not in self.tables:
+            steps = np.arange(self.steps) - steps_ago
+            inside = depth * self.batch + self.packed[np.maximum(steps, 0)]
+            outside = (depth + steps) * self.batch
+            self.tables[key] = np.where(steps >= 0, inside, outside).astype(np.int64)
+        return self.tables[key]
+
+    def ring(self, steps_ago: int, depth: int) -> np.ndarray:
+        """The same in a plane of depth + 1 slots that are used again and again."""
+        key = ("ring", steps_ago, depth)
+        if key not in self.tables:
+            steps = np.arange(self.steps) - steps_ago
+            self.tables[key] = ((steps + depth) % (depth + 1) * self.batch).astype(np.int64)
+        return self.tables[key]
+
+    def turning(self, chunk: int) -> np.ndarray:
+        """At which row each step begins in a buffer of `chunk` steps that is used again."""
+        key = ("turning", chunk)
+        if key not in self.tables:
+            self.tables[key] = (np.arange(self.steps) % chunk * self.batch).astype(np.int64)
+        return self.tables[key]
+
+    def before(self, steps_ago: int, depth: int) -> Tensor | slice:
+        """The rows of a plane that hold, for every packed row, the value of `steps_ago` before."""
+        if self.even:
+            start = (depth - steps_ago) * self.batch
+            return slice(start, start + self.total)
+        key = ("before", steps_ago, depth)
+        if key not in self.tables:
+            places = [
+                np.arange(n) + s
+                for n, s in zip(self.alive, self.slots(steps_ago, depth), strict=True)
+            ]
+            self.tables[key] = torch.from_numpy(np.concatenate(places))
+        return self.tables[key]
+
+    def ends(self, depth: int) -> Tensor | slice:
+        """The rows of a plane with each row's last value."""
+        if self.even:
+            start = (depth + self.steps - 1) * self.batch
+            return slice(start, start + self.batch)
+        if "ends" not in self.tables:
+            lengths = self.lengths.numpy()
+            self.tables["ends"] = torch.from_numpy(
+                self.packed[lengths - 1] + np.arange(self.batch)
+            )
+        return self.tables["ends"] + depth * self.batch
+
+    def ring_ends(self, depth: int) -> Tensor:
+        """The rows of a ring with each row's last value."""
+        if self.even:
+            start = (self.steps - 1 + depth) % (depth + 1) * self.batch
+            return slice(start, start + self.batch)
+        places = (self.lengths - 1 + depth) % (depth + 1) * self.batch
+        return places + torch.arange(self.batch)
+
+
+@lru_cache(64)
+def whole(steps: int, batch: int) -> Geometry:
+    """Every row from the first step to the last."""
+    packed = np.arange(steps, dtype=np.int64) * batch
+    alive = np.full(steps, batch, np.int64)
+    return Geometry(steps, batch, steps * batch, alive, packed, batch)
+
+
+def ragged(steps: int, lengths: Tensor | None, resets: Tensor | None, batch: int) -> Geometry:
+    """Rows of their own lengths, each reset beginning a new one."""
+    ends = np.full(batch, steps, np.int64) if lengths is None else lengths.numpy().astype(np.int64)
+    row, start = np.arange(batch), np.zeros(batch, np.int64)
+    if resets is not None:
+        at, of = np.nonzero(resets.numpy() & (np.arange(steps)[:, None] < ends))
+        row, start = np.concatenate([row, of]), np.concatenate([start, at])
+        order = np.lexsort((start, row))
+        row, start = row[order], start[order]
+        again = np.concatenate([start[1:] == 0, [False]]) & np.concatenate(
+            [row[1:] == row[:-1], [False]]
+        )
+        first = np.concatenate([[True], row[1:] != row[:-1]])
+        fresh = ~first
+        row, start, fresh = row[~again], start[~again], fresh[~again]
+    else:
+        fresh = np.zeros(batch, bool)
+    final = np.concatenate([row[1:] != row[:-1], [True]])
+    stop = np.where(final, ends[row], np.concatenate([start[1:], [0]]))
+    length = stop - start
+    order = np.argsort(-length, kind="stable")
+    row, start, fresh, length, final = (v[order] for v in (row, start, fresh, length, final))
+    longest = int(length[0])
+    alive = np.searchsorted(-length, -np.arange(longest), side="left").astype(np.int64)
+    packed = np.concatenate([[0], np.cumsum(alive)[:-1]]).astype(np.int64)
+    step = np.repeat(np.arange(longest), alive)
+    ours = np.arange(int(alive.sum())) - packed[step]
+    take = (start[ours] + step) * batch + row[ours]
+    last = np.empty(batch, np.int64)
+    last[row[final]] = np.nonzero(final)[0]
+    return Geometry(
+        longest, len(row), int(alive.sum()), alive, packed, 0,
+        torch.from_numpy(take), torch.from_numpy(row),
+        torch.from_numpy(fresh) if fresh.any() else None, torch.from_numpy(last),
+        torch.from_numpy(length),
+    )  # fmt: skip
+
+
+__all__ = ["Geometry", "Mapping", "ragged", "whole"]
