@@ -191,9 +191,68 @@ def narx(p, x, hidden, Kx=2, Ky=2):
     return y[Ky:]
 
 
+def sru_2017(p, x, hidden):
+    """Lei et al. 2017, first version, g = tanh, with x brought to the hidden size."""
+    c, out = np.zeros(hidden), []
+    for now in x:
+        f, r = (logistic(p[f"W_{k}"].dot(now) + p[f"b_{k}"]) for k in "fr")
+        c = f * c + (1 - f) * p["W"].dot(now)
+        out.append(r * np.tanh(c) + (1 - r) * p["W_x"].dot(now))
+    return out
+
+
+def sru(p, x, hidden):
+    """Lei et al. 2018, eqs. 1–4, unit by unit: each sees nothing of the others."""
+    out = np.empty((len(x), hidden))
+    for j in range(hidden):
+        c = 0.0
+        for t, now in enumerate(x):
+            f, r = (
+                logistic(p[f"W_{k}"][j].dot(now) + p[f"v_{k}"][j] * c + p[f"b_{k}"][j])
+                for k in "fr"
+            )
+            c = f * c + (1 - f) * p["W"][j].dot(now)
+            out[t, j] = r * c + (1 - r) * p["W_x"][j].dot(now)
+    return list(out)
+
+
+def convolved(p, x, gate, width=2):
+    """Bradbury et al. 2017: a masked convolution, as one product with a window of the input."""
+    padded = np.concatenate([np.zeros((width - 1, x.shape[1])), x])
+    windows = np.stack([padded[t : t + width].ravel() for t in range(len(x))])
+    kernel = np.hstack([p[f"W_{gate}_{k}"] for k in reversed(range(width))])
+    return windows @ kernel.T + p[f"b_{gate}"]
+
+
+def qrnn_f(p, x, hidden):
+    """Bradbury et al. 2017, f-pooling, as the sum over the past that it solves to."""
+    z, f = np.tanh(convolved(p, x, "z")), logistic(convolved(p, x, "f"))
+    return [
+        sum(np.prod(f[k + 1 : t + 1], axis=0) * (1 - f[k]) * z[k] for k in range(t + 1))
+        for t in range(len(x))
+    ]
+
+
+def qrnn_fo(p, x, hidden):
+    """Bradbury et al. 2017, fo-pooling: f-pooling, times the output gate."""
+    o = logistic(convolved(p, x, "o"))
+    return [o[t] * c for t, c in enumerate(qrnn_f(p, x, hidden))]
+
+
+def qrnn_ifo(p, x, hidden):
+    """Bradbury et al. 2017, ifo-pooling: c_t = f_t ⊙ c_{t−1} + i_t ⊙ z_t."""
+    z = np.tanh(convolved(p, x, "z"))
+    i, f, o = (logistic(convolved(p, x, k)) for k in "ifo")
+    c, out = np.zeros(hidden), []
+    for t in range(len(x)):
+        c = f[t] * c + i[t] * z[t]
+        out.append(o[t] * c)
+    return out
+
+
 ORACLES = (
     simple, jordan, indrnn, lstm, lstm_1997, peephole_lstm, lstm_full_gate_recurrence, gru,
-    gru_cho, mgu, janet, mingru, minlstm, narx,
+    gru_cho, mgu, janet, mingru, minlstm, narx, sru_2017, sru, qrnn_f, qrnn_fo, qrnn_ifo,
 )  # fmt: skip
 
 

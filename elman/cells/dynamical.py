@@ -124,7 +124,7 @@ def unicornn(p, x, y, z, *, dt=0.1, alpha=1.0):
     Units mix in the next layer up. dt > 0 is the longest step, α ≥ 0 a common stiffness.
 
     Source: Rusch & Mishra 2021, "UnICORNN: a recurrent model for learning very long time
-    dependencies", arXiv:2103.05487, section 2 (one layer of it), and the start of w and c in the
+    dependencies", arXiv:2103.05487, the discrete equations of one layer; w and c start as in the
     authors' code. The paper fits Δt and α to each task.
     """
     step = dt * torch.sigmoid(p.c)
@@ -143,7 +143,7 @@ def lem(p, x, y, z, *, dt=1.0):
     y sees the new z. dt is the longest step, from 0 to 1.
 
     Source: Rusch, Mishra, Erichson & Mahoney 2022, "Long expressive memory for sequence modeling",
-    arXiv:2110.04744, section 2. torchrecurrent's LEM lets y see the old z.
+    arXiv:2110.04744, the discrete equations. torchrecurrent's LEM lets y see the old z.
     """
     step_z = dt * torch.sigmoid(p.W_1 @ y + p.V_1 @ x + p.b_1)
     step_y = dt * torch.sigmoid(p.W_2 @ y + p.V_2 @ x + p.b_2)

@@ -96,8 +96,8 @@ def atr(p, x, h):
     σ(q + s) is the input gate, σ(q − s) the forget gate.
 
     Source: Zhang, Xiong, Su, Lin & Zhang 2018, "Simplifying neural machine translation with
-    addition-subtraction twin-gated recurrent networks", arXiv:1810.12546, section 4 (their p and q
-    are q and s here). The bias of the product of h is that of the authors' code.
+    addition-subtraction twin-gated recurrent networks", arXiv:1810.12546, the equations of ATR
+    (their p and q are q and s here). The bias of the product of h is that of the authors' code.
     """
     q, s = p.W @ x, p.U @ h + p.b
     return torch.sigmoid(q + s) * q + torch.sigmoid(q - s) * h
@@ -148,7 +148,8 @@ def cfn(p, x, h):
         hₜ = θ ⊙ tanh(hₜ₋₁) + η ⊙ tanh(W xₜ)
 
     Source: Laurent & von Brecht 2017, "A recurrent neural network without chaos",
-    arXiv:1612.06212, section 2 (their V is W here), with their b_θ = 1 and b_η = −1 at the start.
+    arXiv:1612.06212, the equations of CFN (their V is W here). b_θ starts at 1 and b_η at −1, as
+    theirs.
     """
     theta = torch.sigmoid(p.W_theta @ x + p.U_theta @ h + p.b_theta)
     eta = torch.sigmoid(p.W_eta @ x + p.U_eta @ h + p.b_eta)
@@ -166,7 +167,7 @@ def minimal_rnn(p, x, h):
     u = 1 keeps the old state.
 
     Source: Chen 2017, "MinimalRNN: toward more interpretable and trainable recurrent neural
-    networks", arXiv:1711.06788, section 3, with one dense tanh layer as Φ. b_u starts at 1 here.
+    networks", arXiv:1711.06788, its equations with one dense tanh layer as Φ. b_u starts at 1 here.
     """
     z = torch.tanh(p.W @ x + p.b)
     u = torch.sigmoid(p.U_h @ h + p.U_z @ z + p.b_u)
@@ -216,8 +217,8 @@ def ran(p, x, h, c, *, f=torch.tanh):
 
     g is the forget gate. f="linear" is the paper's other form, where h is c itself.
 
-    Source: Lee, Levy & Zettlemoyer 2017, "Recurrent additive networks", arXiv:1705.07393,
-    section 2. The bias of the forget gate starts at 1 here.
+    Source: Lee, Levy & Zettlemoyer 2017, "Recurrent additive networks", arXiv:1705.07393, the
+    equations of RAN. The bias of the forget gate starts at 1 here.
     """
     i = torch.sigmoid(p.W_i @ x + p.U_i @ h + p.b_i)
     g = torch.sigmoid(p.W_f @ x + p.U_f @ h + p.b_f)
@@ -256,7 +257,7 @@ def intersection_rnn(p, x, h):
     The output y goes to the layer above and is no state; the state h is not shown.
 
     Source: Collins, Sohl-Dickstein & Sussillo 2017, "Capacity and trainability in recurrent neural
-    networks", arXiv:1611.09913, section 1.1. The paper has xₜ itself in y, for x of the hidden
+    networks", arXiv:1611.09913, the +RNN. The paper has xₜ itself in y, for x of the hidden
     size, and the authors' code a product that brings it there: W_x, which starts as I.
     """
     u = torch.relu(p.W_y @ x + p.U_y @ h + p.b_y)

@@ -117,7 +117,7 @@ def ugrnn(p, x, h, *, f=torch.tanh):
     Update gate: g = 1 keeps the old state, g = 0 takes the new one.
 
     Source: Collins, Sohl-Dickstein & Sussillo 2017, "Capacity and trainability in recurrent neural
-    networks", arXiv:1611.09913, section 1.1. "gru_update_only" is the same equation, found from
+    networks", arXiv:1611.09913, the UGRNN. "gru_update_only" is the same equation, found from
     the GRU; here b_g starts at 1.
     """
     c = f(p.W_c @ x + p.U_c @ h + p.b_c)

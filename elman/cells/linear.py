@@ -47,7 +47,7 @@ def sru_2017(p, x, c, *, g=torch.tanh):
     The recurrence is linear in c. The output h is no state.
 
     Source: Lei, Zhang & Artzi 2017, "Training RNNs as fast as CNNs", arXiv:1709.02755, first
-    version, section 2. The paper has xₜ itself in h, for x of the hidden size, and the authors'
+    version. The paper has xₜ itself in h, for x of the hidden size, and the authors'
     code a further product where the sizes differ: W_x, which starts as I.
     """
     f = torch.sigmoid(p.W_f @ x + p.b_f)

@@ -137,8 +137,8 @@ def res_lstm(p, x, h, c):
         hₜ = o ⊙ (P tanh(cₜ) + R xₜ)
 
     Source: Kim, El-Khamy & Lee 2017, "Residual LSTM: design of a deep recurrent architecture for
-    distant speech recognition", arXiv:1701.03360, section 3 (their W_p and W_h are P and R). They
-    leave R out where x has the size of h.
+    distant speech recognition", arXiv:1701.03360, the equations of a layer (their W_p and W_h are P
+    and R). They leave R out where x has the size of h.
     """
     i = torch.sigmoid(p.W_i @ x + p.U_i @ h + p.v_i * c + p.b_i)
     f = torch.sigmoid(p.W_f @ x + p.U_f @ h + p.v_f * c + p.b_f)
@@ -160,7 +160,7 @@ def wmc_lstm(p, x, h, c):
     A peephole sees its own cell; here V_· is a matrix, and tanh bounds what the cell can say.
 
     Source: Landi, Baraldi, Cornia & Cucchiara 2021, "Working memory connections for LSTM", Neural
-    Networks 144, arXiv:2109.00020, section 3.
+    Networks 144, arXiv:2109.00020, the equations of the gates.
     """
     i = torch.sigmoid(p.W_i @ x + p.U_i @ h + torch.tanh(p.V_i @ c) + p.b_i)
     f = torch.sigmoid(p.W_f @ x + p.U_f @ h + torch.tanh(p.V_f @ c) + p.b_f)

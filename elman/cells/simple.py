@@ -141,9 +141,9 @@ def scrn(p, x, h, s, *, alpha=0.95, f=linear):
     s, the context units, forgets at the rate α alone. The output y is no state.
 
     Source: Mikolov, Joulin, Chopra, Mathieu & Ranzato 2014, "Learning longer memory in recurrent
-    neural networks", arXiv:1412.7753, section 3, with the fixed α = 0.95. Their f is the softmax
-    over words (f="softmax"), here whatever stands above; there are no biases. Their context may be
-    smaller than h; here both have the size "hidden".
+    neural networks", arXiv:1412.7753, the model with context units and its fixed α = 0.95. Their f
+    is the softmax over words (f="softmax"), here whatever stands above; there are no biases. Their
+    context may be smaller than h; here both have the size "hidden".
     """
     s = (1 - alpha) * (p.B @ x) + alpha * s
     h = torch.sigmoid(p.P @ s + p.A @ x + p.R @ h)
