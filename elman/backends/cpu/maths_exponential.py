@@ -85,21 +85,18 @@ CONSTANTS = {
 
 
 def _reduced(
-    v: Vectors, x: ir.Value, factor: float, bias: int
+    v: Vectors, x: ir.Value, bias: int, sign: float = 1.0
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """n, r and the bits of n + bias: factor·x = n·ln 2 + factor·r, the factor a power of two.
-
-    A negative factor gives −n for n, and r as for its positive.
-    """
+    """n, r and a number whose lowest bits are n + bias, or −n + bias: x = n·ln 2 + r."""
     high, low = CONSTANTS[v.element].ln2
-    n, biased = v.rounded(x, factor / math.log(2.0), bias)
-    return n, v.fma(n, -low / factor, v.fma(n, -high / factor, x)), biased
+    n, biased = v.rounded(x, sign / math.log(2.0), bias)
+    return n, v.fma(n, -low, v.fma(n, -high, x)), biased
 
 
 def exp(v: Vectors, x: ir.Value, rest: ir.Value | None = None) -> ir.Value:
     """e^x, or e^(x + rest) for a rest below the last digit of x; 0 or ∞ out of range."""
     known = CONSTANTS[v.element]
-    n, r, biased = _reduced(v, v.within(x, known.zero, known.huge), 1.0, 2 * v.format.bias)
+    n, r, biased = _reduced(v, v.within(x, known.zero, known.huge), 2 * v.format.bias)
     r = r if rest is None else v.add(r, rest)
     p = v.polynomial(r, known.exp)
     if v.scales:
@@ -114,7 +111,7 @@ def exp(v: Vectors, x: ir.Value, rest: ir.Value | None = None) -> ir.Value:
 def _exp_of_negative(v: Vectors, x: ir.Value, rest: ir.Value | None) -> ir.Value:
     """e^x, or e^(x + rest), for x ≤ 0."""
     known = CONSTANTS[v.element]
-    n, r, biased = _reduced(v, v.at_least(x, known.zero), 1.0, v.format.bias + known.lift)
+    n, r, biased = _reduced(v, v.at_least(x, known.zero), v.format.bias + known.lift)
     r = r if rest is None else v.add(r, rest)
     if v.scales:
         return v.scaled(v.polynomial(r, known.exp), n)
@@ -130,7 +127,7 @@ def sigmoid(v: Vectors, x: ir.Value) -> ir.Value:
     """
     known = CONSTANTS[v.element]
     inside = v.within(x, known.zero, known.whole)
-    _, r, biased = _reduced(v, inside, -1.0, v.format.bias - known.lift)
+    _, r, biased = _reduced(v, inside, v.format.bias - known.lift, -1.0)
     p = v.polynomial(r, [c * 2.0**-known.lift for c in known.exp])
     return v.div(p, v.add(v.power_of_two(biased), p))
 
@@ -146,21 +143,21 @@ def tanh(v: Vectors, x: ir.Value) -> ir.Value:
 
 
 def elu(v: Vectors, x: ir.Value, alpha: float) -> ir.Value:
-    """x where x > 0, else alpha·(e^x − 1), with 2^n (e^r − 1) − (1 − 2^n) for the bracket."""
+    """alpha·(e^x − 1) where x < 0, with 2^n (e^r − 1) − (1 − 2^n) for the bracket; else x."""
     r, biased = _short(v, v.at_least(x, -CONSTANTS[v.element].whole), 1.0)
     power = v.power_of_two(biased)
     below = v.fma(power, v.mul(r, _slope(v, r, 1.0)), v.neg(v.sub(1.0, power)))
-    return v.select(v.compare(">", x, 0.0), x, below if alpha == 1 else v.mul(below, alpha))
+    return v.select(v.compare("<", x, 0.0), below if alpha == 1 else v.mul(below, alpha), x)
 
 
 def _short(v: Vectors, x: ir.Value, factor: float) -> tuple[ir.Value, ir.Value]:
-    """r and the bits of n + bias as of `_reduced`, with ln 2 in one part.
+    """r and a number whose lowest bits are ±n + bias: |factor|·x = n·ln 2 + |factor|·r.
 
-    Enough where a summand 1 stands beside 2^n·e^r or 2^−n·e^r: an error of r, which grows as n,
-    counts by 2^−|n|.
+    The sign is the factor's. ln 2 in one part is enough where a summand 1 stands beside 2^n·e^r or
+    2^−n·e^r: an error of r, which grows as n, counts by 2^−|n|.
     """
     n, biased = v.rounded(x, factor / math.log(2.0))
-    return v.fma(n, -math.log(2.0) / factor, x), biased
+    return v.fma(n, -math.log(2.0) / abs(factor), x), biased
 
 
 def _slope(v: Vectors, r: ir.Value, factor: float) -> ir.Value:

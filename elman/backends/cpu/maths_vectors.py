@@ -233,13 +233,15 @@ class Vectors:
     def rounded(
         self, x: ir.Value, factor: float, bias: int | None = None
     ) -> tuple[ir.Value, ir.Value]:
-        """n = x·factor rounded to an integer, and a number whose lowest bits are n + bias.
+        """n = x·|factor| rounded to an integer, and a number whose lowest bits are ±n + bias.
 
-        |n| must stay below a quarter of 2^shift. The bias is the format's own unless given.
+        The sign is the factor's; n is never −0. |n| must stay below a quarter of 2^shift. The bias
+        is the format's own unless given.
         """
         start = self.format.magic + (self.format.bias if bias is None else bias)
         biased = self.fma(x, factor, start)
-        return self.sub(biased, start), biased
+        n = self.sub(biased, start) if factor > 0 else self.sub(start, biased)
+        return n, biased
 
     def scaled(self, x: ir.Value, n: ir.Value) -> ir.Value:
         """x·2^n by AVX-512's instruction, rounded once; n an integer as a number."""
@@ -273,11 +275,11 @@ class Vectors:
         """Double numbers rounded to float, for these vectors of float."""
         return self.builder.fptrunc(a, self.type)
 
-    def _call(self, name: str, *arguments: ir.Value) -> ir.Value:
+    def _call(self, name: str, *arguments: Any) -> ir.Value:
         full = f"{name}.v{self.lanes}f{self.format.size}"
         return self.builder.call(self._intrinsic(full, arguments, self.type), arguments)
 
-    def _intrinsic(self, name: str, arguments: Sequence[ir.Value], result: ir.Type) -> ir.Function:
+    def _intrinsic(self, name: str, arguments: Sequence[Any], result: ir.Type) -> ir.Function:
         module = self.builder.module
         known = module.globals.get(name)
         kind = ir.FunctionType(result, [argument.type for argument in arguments])
