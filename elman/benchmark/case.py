@@ -187,21 +187,22 @@ class Case:
         if self.inputs is not None:
             options["inputs"] = self.inputs
         if not backward:
+            given = self.x  # made here: under inference_mode it could be used for nothing else
 
             def forward() -> tuple[Tensor, ...]:
                 layer.train(False)
                 with torch.inference_mode():
-                    return (layer(self.x, **options)[0],)
+                    return (layer(given, **options)[0],)
 
             return forward
-        x = self.x.clone().requires_grad_()
+        x, slope = self.x.clone().requires_grad_(), self.slope
         wanted = [x, *layer.parameters()]
 
         def both() -> tuple[Tensor, ...]:
             layer.train(True)
             out = layer(x, **options)[0]
             slopes = torch.autograd.grad(
-                out, wanted, self.slope, allow_unused=True, materialize_grads=True
+                out, wanted, slope, allow_unused=True, materialize_grads=True
             )
             return (out, *slopes)
 

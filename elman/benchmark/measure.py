@@ -74,7 +74,7 @@ class Plan:
 
     Attributes:
         against: names of `elman.benchmark.peers.PEERS`.
-        forward_only: leave the pass with gradients out.
+        passes: False for forward alone, True for forward and backward.
         rounds: rounds of each case and pass; None for as many as fit into `seconds`.
         seconds: of the rounds of each case and pass.
         seed: of the order within rounds.
@@ -82,7 +82,7 @@ class Plan:
     """
 
     against: tuple[str, ...] = ("torch", "products")
-    forward_only: bool = False
+    passes: tuple[bool, ...] = (False, True)
     rounds: int | None = None
     seconds: float = 3.0
     seed: int = 0
@@ -118,15 +118,14 @@ def measure(
                 f"benchmark: there is nothing to measure against named {name!r}."
                 f"{nearest(name, peers)} There are: {', '.join(peers)}."
             )
-    passes = (False,) if plan.forward_only else (False, True)
     rows, notes = [], {}
     for case in cases:
-        difference = agree.check(case, backward=not plan.forward_only)
-        for backward in passes:
+        difference = agree.check(case, backward=any(plan.passes))
+        for backward in plan.passes:
             row, unserved = _row(case, backward, difference, plan, peers)
             rows.append(row)
             notes.update(dict.fromkeys(unserved))
-            say(f"[{len(rows)}/{len(cases) * len(passes)}] {progress(row)}")
+            say(f"[{len(rows)}/{len(cases) * len(plan.passes)}] {progress(row)}")
     return Found(tuple(rows), tuple(notes))
 
 

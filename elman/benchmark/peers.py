@@ -24,6 +24,10 @@ Peer = Callable[[Case, bool], dict[str, Call]]
 _MODULES = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN, "rnn_relu": nn.RNN}
 
 
+# torchrecurrent's names where they are not ours without the underscores.
+_NAMES = {"brc": "BR", "nbrc": "NBR", "lstm_1997": "OriginalLSTM"}
+
+
 class Unserved(Exception):
     """A peer cannot run a case; the words say why, and what to do about it."""
 
@@ -131,26 +135,34 @@ def torchrecurrent(case: Case, backward: bool) -> dict[str, Call]:
         Unserved: it is not installed, or has no such cell.
     """
     library = optional("torchrecurrent")
-    wanted = case.cell.name.replace("_", "").lower()
-    found = [
-        n for n in dir(library) if n.lower() == wanted and isinstance(getattr(library, n), type)
-    ]
-    if not found:
+    name = _NAMES.get(case.cell.name, case.cell.name.replace("_", ""))
+    found = [n for n in dir(library) if n.lower() == name.lower()]
+    layer = getattr(library, found[0]) if found else None
+    if not isinstance(layer, type):
         raise Unserved(f"torchrecurrent has no cell of the name {case.cell.name!r}")
-    layer = getattr(library, found[0])
-    sizes = (case.shape.input, case.shape.hidden)
-    return loops(layer(*sizes, dtype=case.dtype), case.x, backward)
+    try:
+        module = layer(case.shape.input, case.shape.hidden, dtype=case.dtype)
+        with torch.no_grad():
+            module(case.x[:1])
+    except Exception as error:  # some take only an input of the hidden size
+        why = f"{type(error).__name__}: {error}".partition("\n")[0].rstrip(".")
+        raise Unserved(
+            f"torchrecurrent's {found[0]} does not run at {case.shape} ({why})"
+        ) from error
+    return loops(module, case.x, backward)
 
 
 def loops(layer: nn.Module, x: Tensor, backward: bool) -> dict[str, Call]:
     """The calls of a module of torchrecurrent: the layer itself, and its cell step by step."""
     with torch.no_grad():
-        slope = torch.ones_like(_first(layer(x[:1])))
-    slope = slope.expand(x.shape[0], *slope.shape[1:]).contiguous()
+        expected = _first(layer(x[:3]))
+    slope = torch.ones_like(expected[:1]).expand(x.shape[0], *expected.shape[1:]).contiguous()
     found = {"layer": _module_call(layer, x, slope, backward)}
-    cells = getattr(layer, "cells", None)
-    if cells is not None and len(cells) == 1:
-        found["cell in a loop"] = _module_call(_Loop(cells[0]), x, slope, backward)
+    cells = getattr(layer, "cells", ())
+    if len(cells) == 1:
+        loop = _Loop(cells[0])
+        if loop.gives(x[:3], expected):
+            found["cell in a loop"] = _module_call(loop, x, slope, backward)
     return found
 
 
@@ -167,6 +179,14 @@ class _Loop(nn.Module):
             state = self.cell(x_t, state)
             outputs.append(_first(state))
         return (torch.stack(outputs),)
+
+    def gives(self, x: Tensor, expected: Tensor) -> bool:
+        """Whether the loop is the layer; a cell may carry more than it returns as its state."""
+        try:
+            with torch.no_grad():
+                return torch.allclose(self(x)[0], expected, atol=1e-5)
+        except Exception:
+            return False
 
 
 def _first(value: Any) -> Tensor:

@@ -72,23 +72,22 @@ def _spread(spread: Spread) -> dict[str, float]:
     return {"low": spread.low, "median": spread.median, "high": spread.high}
 
 
-def tables(found: Found) -> list[Table]:
-    """A table for each cell and pass, at its foot the geometric mean and the worst of ratios."""
-    return [_table(name, backward, rows) for name, backward, rows in found.groups()]
+def tables(found: Found) -> list[tuple[str, Table]]:
+    """For each cell and pass a title and a table, at its foot the mean and worst of the ratios.
+
+    The mean is the geometric one.
+    """
+    return [(_title(name, backward, rows), _table(rows)) for name, backward, rows in found.groups()]
 
 
-def _table(cell: str, backward: bool, rows: Sequence[Row]) -> Table:
+def _title(cell: str, backward: bool, rows: Sequence[Row]) -> str:
     words = ", rows with lengths" if rows[0].case.ragged else ""
     backends = " and ".join(dict.fromkeys(row.backend for row in rows))
-    title = f"{cell}, {PASSES[backward]}{words}, on backend {backends}"
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title=title,
-        title_justify="left",
-        show_footer=True,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+    return f"{cell}, {PASSES[backward]}{words}, on backend {backends}"
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("steps, batch,\ninput, hidden", "mean, worst", no_wrap=True)
     table.add_column("elman\nms", justify="right", no_wrap=True)
     found = summary(rows)

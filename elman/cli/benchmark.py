@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from typer import Option
 
@@ -16,85 +17,93 @@ if TYPE_CHECKING:
     from elman.benchmark.case import Shape
     from elman.equation import Cell
 
-# What a cell is measured against if nothing is said: those that are there and have the cell.
-_AGAINST = ("torch", "torchrecurrent", "jax", "products")
+Cells = Annotated[
+    list[str] | None,
+    Option(
+        "--cell",
+        help="A cell's name (see elman cells), or FILE.py:NAME for one of yours; repeat for "
+        "several. lstm if not given.",
+        metavar="NAME",
+        show_default=False,
+    ),
+]
+Hyper = Annotated[
+    list[str] | None,
+    Option("--hyper", help="A hyper-parameter, NAME=VALUE; repeat.", metavar="NAME=VALUE"),
+]
+Shapes = Annotated[
+    list[str] | None,
+    Option(
+        "--shape",
+        help="Steps,batch,input,hidden; repeat. Seven from small to large if not given.",
+        metavar="T,B,I,H",
+        show_default=False,
+    ),
+]
+Against = Annotated[
+    str | None,
+    Option(
+        "--against",
+        help="Some of torch,packed,torchrecurrent,jax,products,reference. If not given, those of "
+        "them that have the cell.",
+        metavar="NAMES",
+        show_default=False,
+    ),
+]
+Backend = Annotated[
+    str, Option("--backend", help="What our layer runs on.", metavar="auto|cpu|torch|reference")
+]
+NumberType = Annotated[str, Option("--dtype", help="The number type.", metavar="float32|float64")]
+Threads = Annotated[
+    int | None, Option("--threads", help="Threads of everybody; torch's if not given.", min=1)
+]
+Lengths = Annotated[
+    bool, Option("--lengths", help="Rows of different lengths, drawn evenly from 1 to T.")
+]
+ForwardOnly = Annotated[bool, Option("--forward-only", help="Leave out the pass with gradients.")]
+Streaming = Annotated[
+    bool, Option("--stream", help="Time one step at a time instead, with stepper().")
+]
+Compiling = Annotated[
+    bool, Option("--compile", help="Time the first call instead, new and from the disk cache.")
+]
+RoundsOption = Annotated[
+    int | None,
+    Option("--rounds", help="Rounds of each shape and pass, instead of --seconds.", min=1),
+]
+Seconds = Annotated[
+    float, Option("--seconds", help="Time for the rounds of each shape and pass.", min=0.0)
+]
+Seed = Annotated[int, Option("--seed", help="Of weights, data and order.", min=0)]
+Out = Annotated[
+    Path | None,
+    Option(
+        "--out",
+        help="Folder for benchmark.json and benchmark.png; runs/benchmark-NAME-001 or so if not "
+        "given.",
+        show_default=False,
+    ),
+]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress, only the result.")]
 
 
 def command(
-    cell: Annotated[
-        list[str] | None,
-        Option(
-            "--cell",
-            help="A cell's name (see elman cells), or FILE.py:NAME for one of yours; repeat for "
-            "several. lstm if not given.",
-            metavar="NAME",
-            show_default=False,
-        ),
-    ] = None,
-    hyper: Annotated[
-        list[str] | None,
-        Option("--hyper", help="A hyper-parameter, NAME=VALUE; repeat.", metavar="NAME=VALUE"),
-    ] = None,
-    shape: Annotated[
-        list[str] | None,
-        Option(
-            "--shape",
-            help="Steps,batch,input,hidden; repeat. Seven from small to large if not given.",
-            metavar="T,B,I,H",
-            show_default=False,
-        ),
-    ] = None,
-    against: Annotated[
-        str | None,
-        Option(
-            "--against",
-            help="Some of torch,packed,torchrecurrent,jax,products,reference. If not given, all "
-            "but the last that have the cell; packed with --lengths.",
-            metavar="NAMES",
-            show_default=False,
-        ),
-    ] = None,
-    backend: Annotated[
-        str, Option("--backend", help="What our layer runs on.", metavar="auto|cpu|torch|reference")
-    ] = "auto",
-    dtype: Annotated[
-        str, Option("--dtype", help="The number type.", metavar="float32|float64")
-    ] = "float32",
-    threads: Annotated[
-        int | None,
-        Option("--threads", help="Threads of everybody; all cores if not given.", min=1),
-    ] = None,
-    lengths: Annotated[
-        bool, Option("--lengths", help="Rows of different lengths, drawn evenly from 1 to T.")
-    ] = False,
-    forward_only: Annotated[
-        bool, Option("--forward-only", help="Leave out the pass with gradients.")
-    ] = False,
-    stream: Annotated[
-        bool, Option("--stream", help="Time one step at a time instead, with stepper().")
-    ] = False,
-    compile_time: Annotated[
-        bool,
-        Option("--compile", help="Time the first call instead, new and from the disk cache."),
-    ] = False,
-    rounds: Annotated[
-        int | None,
-        Option("--rounds", help="Rounds of each shape and pass, instead of --seconds.", min=1),
-    ] = None,
-    seconds: Annotated[
-        float, Option("--seconds", help="Time for the rounds of each shape and pass.", min=0.0)
-    ] = 3.0,
-    seed: Annotated[int, Option("--seed", help="Of weights, data and order.", min=0)] = 0,
-    out: Annotated[
-        Path | None,
-        Option(
-            "--out",
-            help="Folder for benchmark.json and benchmark.png; runs/benchmark-NAME-001 or so if "
-            "not given.",
-            show_default=False,
-        ),
-    ] = None,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress, only the result.")] = False,
+    cell: Cells = None,
+    hyper: Hyper = None,
+    shape: Shapes = None,
+    against: Against = None,
+    backend: Backend = "auto",
+    dtype: NumberType = "float32",
+    threads: Threads = None,
+    lengths: Lengths = False,
+    forward_only: ForwardOnly = False,
+    stream: Streaming = False,
+    compile_time: Compiling = False,
+    rounds: RoundsOption = None,
+    seconds: Seconds = 3.0,
+    seed: Seed = 0,
+    out: Out = None,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Time a cell beside torch.nn, torchrecurrent, JAX and the bare matrix products.
@@ -115,50 +124,63 @@ def command(
 
       elman benchmark --stream      one step at a time; --compile for the first call
     """
+    _check(dtype, stream, compile_time, lengths, seconds)
+    wanted = Wanted(
+        _cells(cell, hyper),
+        _shapes(shape),
+        {
+            "against": _peers(against),
+            "backend": backend,
+            "dtype": dtype,
+            "lengths": lengths,
+            "forward_only": forward_only,
+            "rounds": rounds,
+            "seconds": seconds,
+            "seed": seed,
+        },
+        say=_silent if quiet else note,
+    )
+    with _threads(threads):
+        if stream:
+            _stream(wanted, as_json)
+        elif compile_time:
+            _first_calls(wanted, as_json)
+        else:
+            _side_by_side(wanted, out, as_json)
+
+
+class Wanted(NamedTuple):
+    """What is to be measured, and how."""
+
+    cells: list[Cell]
+    shapes: list[Shape] | None
+    options: dict[str, Any]
+    say: Callable[[str], None]
+
+    def case(self, cell: Cell, shape: Shape) -> Case:
+        from elman.benchmark.case import DTYPES, Case
+
+        own = self.options
+        dtype = DTYPES[own["dtype"]]
+        return Case(cell, shape, dtype, own["backend"], own["lengths"], own["seed"])
+
+    def timing(self) -> dict[str, Any]:
+        return {name: self.options[name] for name in ("rounds", "seconds", "seed")}
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
     import torch
 
-    from elman.cli.find_cell import find_cell, read_settings
-    from elman.errors import InputError
-
-    _check(dtype, rounds, stream, compile_time, lengths, seconds)
-    shapes = _shapes(shape)
-    peers = _peers(against, lengths)
-    settings = read_settings(hyper or [])
-    cells = [find_cell(name).with_hyper(**settings) for name in cell or ["lstm"]]
-    if len({one.name for one in cells}) < len(cells):
-        raise InputError("benchmark: --cell names the same cell twice; each has one row a shape.")
-    options = {
-        "backend": backend,
-        "dtype": dtype,
-        "seed": seed,
-        "rounds": rounds,
-        "seconds": None if rounds else seconds,
-        "lengths": lengths,
-        "forward_only": forward_only,
-        "against": list(peers),
-    }
     was = torch.get_num_threads()
-    torch.set_num_threads(threads or was)
+    torch.set_num_threads(count or was)
     try:
-        say = _silent if quiet else note
-        if stream:
-            _stream(cells, shapes, options, as_json)
-        elif compile_time:
-            _first_calls(cells, options, as_json)
-        else:
-            _side_by_side(cells, shapes, options, out, say, as_json, explicit=against is not None)
+        yield
     finally:
         torch.set_num_threads(was)
 
 
-def _check(
-    dtype: str,
-    rounds: int | None,
-    stream: bool,
-    compile_time: bool,
-    lengths: bool,
-    seconds: float,
-) -> None:
+def _check(dtype: str, stream: bool, compile_time: bool, lengths: bool, seconds: float) -> None:
     from elman.benchmark.case import DTYPES
     from elman.errors import InputError, nearest
 
@@ -171,12 +193,23 @@ def _check(
         raise InputError("benchmark: --stream and --compile time different things; give one.")
     if lengths and (stream or compile_time):
         raise InputError("benchmark: --lengths goes with whole sequences; leave it out here.")
-    if rounds is None and not seconds < float("inf"):
+    if not seconds < float("inf"):
         raise InputError(f"benchmark: --seconds is {seconds}; expected a number of seconds.")
 
 
 def _silent(line: str) -> None:
     """Say nothing."""
+
+
+def _cells(names: Sequence[str] | None, hyper: Sequence[str] | None) -> list[Cell]:
+    from elman.cli.find_cell import find_cell, read_settings
+    from elman.errors import InputError
+
+    settings = read_settings(list(hyper or []))
+    cells = [find_cell(name).with_hyper(**settings) for name in names or ["lstm"]]
+    if len({one.name for one in cells}) < len(cells):
+        raise InputError("benchmark: two of --cell have one name; their rows could not be told.")
+    return cells
 
 
 def _shapes(given: Sequence[str] | None) -> list[Shape] | None:
@@ -185,12 +218,12 @@ def _shapes(given: Sequence[str] | None) -> list[Shape] | None:
     return [Shape.read(text) for text in dict.fromkeys(given)] if given else None
 
 
-def _peers(against: str | None, lengths: bool) -> tuple[str, ...]:
+def _peers(against: str | None) -> tuple[str, ...] | None:
     from elman.benchmark.peers import PEERS
     from elman.errors import InputError, nearest
 
     if against is None:
-        return (*_AGAINST[:1], "packed", *_AGAINST[3:]) if lengths else _AGAINST
+        return None
     names = tuple(dict.fromkeys(name.strip() for name in against.split(",") if name.strip()))
     for name in names:
         if name not in PEERS:
@@ -206,70 +239,48 @@ def _peers(against: str | None, lengths: bool) -> tuple[str, ...]:
 # -- whole sequences -----------------------------------------------------------------------------
 
 
-def _side_by_side(
-    cells: Sequence[Cell],
-    shapes: Sequence[Shape] | None,
-    options: dict[str, Any],
-    out: Path | None,
-    say: Any,
-    as_json: bool,
-    *,
-    explicit: bool,
-) -> None:
+def _side_by_side(wanted: Wanted, out: Path | None, as_json: bool) -> None:
     from elman.benchmark import SHAPES, Plan, machine, measure, report
+    from elman.training.folder import next_name
 
-    facts = machine.facts()
+    facts, options = machine.facts(), wanted.options
     if not as_json:
         print(machine.words(facts), flush=True)
-    cases = [_case(cell, shape, options) for cell in cells for shape in shapes or SHAPES]
-    if not explicit:
-        options["against"] = [name for name in options["against"] if name != "reference"]
-        if all(case.kernel is None for case in cases):
-            # Nobody else has the cell: our own reference tells what the kernel is worth.
-            options["against"].append("reference")
-    plan = Plan(
-        tuple(options["against"]),
-        forward_only=options["forward_only"],
-        rounds=options["rounds"],
-        seconds=options["seconds"] or 0.0,
-        seed=options["seed"],
-    )
-    found = measure(cases, plan, say)
+    cases = [wanted.case(cell, shape) for cell in wanted.cells for shape in wanted.shapes or SHAPES]
+    options["against"] = options["against"] or _fitting(cases, options["lengths"])
+    passes = (False,) if options["forward_only"] else (False, True)
+    if out is not None:
+        _make(out)
+    found = measure(cases, Plan(options["against"], passes, **wanted.timing()), wanted.say)
     data = report.as_data(found, facts, {**options, "threads": facts["threads"]})
-    folder = _folder(out, cells)
+    folder = out or next_name("benchmark", "-".join(cell.name for cell in wanted.cells))
     _write(folder, found, data)
     if as_json:
         print_json({**data, "folder": str(folder)})
-        return
-    _print(found, folder)
+    else:
+        _print(found, folder)
 
 
-def _case(cell: Cell, shape: Shape, options: dict[str, Any]) -> Case:
-    from elman.benchmark.case import DTYPES, Case
-
-    return Case(
-        cell,
-        shape,
-        DTYPES[options["dtype"]],
-        options["backend"],
-        options["lengths"],
-        options["seed"],
-    )
+def _fitting(cases: Sequence[Case], lengths: bool) -> tuple[str, ...]:
+    """What the cells are measured against if nothing is said: whoever has one of them."""
+    if all(case.kernel is None for case in cases):
+        # Our own reference tells what the kernel is worth, where hardly anybody has the cell.
+        return ("torchrecurrent", "products", "reference")
+    if lengths:
+        return ("torch", "packed", "products")
+    own = all(case.kernel is not None for case in cases)
+    return ("torch", "jax", "products") if own else ("torch", "torchrecurrent", "jax", "products")
 
 
-def _folder(out: Path | None, cells: Sequence[Cell]) -> Path:
+def _make(folder: Path) -> None:
+    """Make the folder before anything is measured, or say why it cannot be."""
     from elman.errors import FileError
 
-    if out is None:
-        from elman.training.folder import next_name
-
-        return next_name("benchmark", "-".join(cell.name for cell in cells))
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise FileError(f"--out {out}: the folder cannot be made: {why}.") from None
-    return out
+        raise FileError(f"--out {folder}: the folder cannot be made: {why}.") from None
 
 
 def _write(folder: Path, found: Found, data: dict[str, Any]) -> None:
@@ -289,8 +300,8 @@ def _print(found: Found, folder: Path) -> None:
 
     # As wide as the tables are: a table that wraps, in a pipe say, cannot be read.
     console = Console(width=400, highlight=False)
-    for table in report.tables(found):
-        console.print(table)
+    for title, table in report.tables(found):
+        console.print(title, table, sep="\n", markup=False)
     print("A ratio stands with the quartiles of its rounds.")
     for line in [*report.settings_words(found), *found.notes]:
         print(line)
@@ -308,32 +319,25 @@ def _print(found: Found, folder: Path) -> None:
 # -- single steps, and the first call --------------------------------------------------------------
 
 
-def _stream(
-    cells: Sequence[Cell], shapes: Sequence[Shape] | None, options: dict[str, Any], as_json: bool
-) -> None:
+def _stream(wanted: Wanted, as_json: bool) -> None:
     from elman.benchmark import machine, stream
 
-    found = [
-        stream.measure(
-            _case(cell, shape, options),
-            rounds=options["rounds"],
-            seconds=options["seconds"] or 0.0,
-            seed=options["seed"],
-        )
-        for cell in cells
-        for shape in shapes or [stream.SHAPE]
-    ]
     facts = machine.facts()
+    found = [
+        stream.measure(wanted.case(cell, shape), **wanted.timing())
+        for cell in wanted.cells
+        for shape in wanted.shapes or [stream.SHAPE]
+    ]
     if as_json:
         print_json({"machine": facts, "streams": [stream.as_data(one) for one in found]})
-        return
-    print(machine.words(facts), *map(stream.words, found), sep="\n")
+    else:
+        print(machine.words(facts), *map(stream.words, found), sep="\n")
 
 
-def _first_calls(cells: Sequence[Cell], options: dict[str, Any], as_json: bool) -> None:
+def _first_calls(wanted: Wanted, as_json: bool) -> None:
     from elman.benchmark import first_call, machine
 
-    facts = machine.facts()
+    facts, options = machine.facts(), wanted.options
     found = [
         first_call.measure(
             [cell],
@@ -342,9 +346,9 @@ def _first_calls(cells: Sequence[Cell], options: dict[str, Any], as_json: bool) 
             threads=facts["threads"],
             repeats=options["rounds"] or 3,
         )[0]
-        for cell in cells
+        for cell in wanted.cells
     ]
     if as_json:
         print_json({"machine": facts, "first_calls": [vars(one) for one in found]})
-        return
-    print(machine.words(facts), *map(first_call.words, found), sep="\n")
+    else:
+        print(machine.words(facts), *map(first_call.words, found), sep="\n")
