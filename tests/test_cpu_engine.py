@@ -150,6 +150,9 @@ def test_uncached_keeps_nothing():
         assert call(code, "twice", 3) == 6
     assert emit.count == 2
     assert cache.entries() == []
+    engine.compile_module("fresh", emit, ["twice"], host())
+    engine.compile_module("fresh", emit, ["twice"], host(), cached=False)
+    assert emit.count == 4
 
 
 def test_other_keys_and_machines_are_compiled_apart():
