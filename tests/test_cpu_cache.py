@@ -249,7 +249,7 @@ def test_the_digest_parts_do_not_run_together():
 def test_the_digest_knows_the_version_and_the_sources(monkeypatch):
     base = cache.digest("key", ["f"], "machine", "llvm")
     with monkeypatch.context() as patch:
-        patch.setattr("elman.__version__", "9.9")
+        patch.setattr(cache, "_version", lambda: "9.9")
         assert cache.digest("key", ["f"], "machine", "llvm") != base
     monkeypatch.setattr(cache, "_sources", lambda: "an emitter that was changed")
     assert cache.digest("key", ["f"], "machine", "llvm") != base

@@ -58,6 +58,16 @@ def _warn(message: str) -> None:
 
 
 @functools.cache
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("elman")
+    except PackageNotFoundError:  # run from its sources, which `_sources` tells apart
+        return ""
+
+
+@functools.cache
 def _sources() -> str:
     """A digest of the code that emits kernels, so that a changed emitter finds no old kernels."""
     digest = hashlib.sha256()
@@ -85,9 +95,7 @@ def digest(key: str, functions: Sequence[str], machine: str, compiler: str) -> b
         >>> digest("a", ["f"], "plain", "llvm") == digest("b", ["f"], "plain", "llvm")
         False
     """
-    from elman import __version__
-
-    parts = (str(_FORMAT), __version__, _sources(), compiler, machine, *functions, key)
+    parts = (str(_FORMAT), _version(), _sources(), compiler, machine, *functions, key)
     hashed = hashlib.sha256()
     for part in parts:
         text = part.encode()
