@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from elman.errors import InputError
+
+KERNELS = {"cpu": "Elman's kernel for the CPU", "torch": "torch's own kernel"}
 
 
 @dataclass(frozen=True)
@@ -16,29 +18,39 @@ class Choice:
     reasons: tuple[str, ...]
 
 
-def choose(owner: str, wanted: str, obstacles: Sequence[str]) -> Choice:
-    """Choose between torch's kernel and the reference.
+def choose(
+    owner: str, wanted: str, obstacles: Mapping[str, Callable[[], Sequence[str]]]
+) -> Choice:
+    """Choose between our kernel, torch's and the reference.
 
     Args:
         owner: the layer, for the error.
-        wanted: "auto", "torch" or "reference".
-        obstacles: what keeps torch's kernel from this call, each a phrase; none if it serves.
+        wanted: "auto", "cpu", "torch" or "reference".
+        obstacles: for "cpu" and "torch", in the order of preference, what keeps that kernel from
+            this call, each a phrase; none if it serves. Asked only as far as is needed.
 
     Raises:
-        InputError: torch's kernel was asked for and cannot serve.
+        InputError: a kernel was asked for and cannot serve.
 
     Example:
-        >>> choose("LSTM", "auto", ["zoneout changes the equation"]).backend
-        'reference'
+        >>> nothing, something = lambda: [], lambda: ["zoneout changes the equation"]
+        >>> choose("LSTM", "auto", {"cpu": nothing, "torch": something}).backend
+        'cpu'
     """
     if wanted == "reference":
         return Choice("reference", ("backend='reference' was asked for",))
-    if not obstacles:
-        reasons = ("the equation is torch.nn's, and no option of the call keeps its kernel away",)
-        return Choice("torch", reasons)
-    if wanted == "torch":
-        raise InputError(
-            f"{owner}: backend='torch' cannot run this call: {'; '.join(obstacles)}. Use "
-            "backend='auto' or 'reference'"
-        )
-    return Choice("reference", tuple(obstacles))
+    if wanted != "auto":
+        found = obstacles[wanted]()
+        if found:
+            raise InputError(
+                f"{owner}: backend={wanted!r} cannot run this call: {'; '.join(found)}. Use "
+                "backend='auto' or 'reference'"
+            )
+        return Choice(wanted, (f"backend={wanted!r} was asked for",))
+    reasons: list[str] = []
+    for backend, ask in obstacles.items():
+        found = ask()
+        if not found:
+            return Choice(backend, tuple(reasons) or ("it is the fastest that serves this call",))
+        reasons += [f"not {KERNELS[backend]}: {phrase}" for phrase in found]
+    return Choice("reference", tuple(reasons))

@@ -253,6 +253,10 @@ def _backward(
         Root(role, low.sum_root(i) if _alone(role, planes) else low.value(i), size_of(nodes[i]))
         for role, i in wanted
     )
+    roots += tuple(
+        Root(("carry", s.name), low.append("constant", value=0.0), s.dims[0] if s.dims else ONE)
+        for s in backward.graph.states if s.name not in backward.states and s.name not in planes
+    )  # fmt: skip
     inputs = {root.value for root in roots if root.role[0] == "step"}
     read = {a for op in low.ops for a in op.args}
     others = {root.value for root in roots if root.role[0] != "step"}

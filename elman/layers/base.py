@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from elman import equation
-from elman.backends import reference, torch_kernel
+from elman.backends import cpu, reference, torch_kernel
 from elman.backends.call import Call, Carried, Result
 from elman.backends.choose import Choice, choose
 from elman.backends.torch_kernel import Kernel
@@ -257,7 +257,19 @@ class RecurrentLayer(nn.Module):
         return next(self.parameters())
 
     def _choose(self, resets: bool, return_states: bool) -> Choice:
-        return choose(self.owner, self.backend, self._obstacles(resets, return_states))
+        asked = {
+            "cpu": self._cpu_obstacles,
+            "torch": partial(self._obstacles, resets, return_states),
+        }
+        return choose(self.owner, self.backend, asked)
+
+    def _cpu_obstacles(self) -> list[str]:
+        """What keeps our kernel for the CPU from a call in the present mode, each a phrase."""
+        weight = self._weight()
+        found = cpu.obstacles(self._graphs[self.training], weight.device, weight.dtype)
+        if torch_kernel.in_transform():
+            found.append("a torch.func transform or forward-mode differentiation is at work")
+        return found
 
     def _torch_kernel(self) -> Kernel:
         """torch's kernel for the equation in the present mode."""
@@ -411,6 +423,10 @@ class RecurrentLayer(nn.Module):
             kernel, twice = self._torch_kernel(), self.backend == "auto"
             return self.learning.walk(partial(torch_kernel.run, kernel, weights, twice), call)
         parameters = self.equation_parameters(layer, direction)
+        if choice.backend == "cpu":
+            kernels = cpu.kernels_of(self._graphs[self.training])
+            run = partial(cpu.run, kernels, self._sizes[layer], parameters)
+            return self.learning.walk(run, call)
         run = partial(_run_reference, self._graphs[self.training], parameters)
         return self.learning.walk(run, call)
 

@@ -89,12 +89,12 @@ def check_choice(owner: str, name: str, value: object, choices: Sequence[str]) -
 
 
 def check_backend(owner: str, backend: object) -> None:
-    """Check the backend's name; kernels of our own do not exist in this version."""
+    """Check the backend's name; kernels for the GPU do not exist in this version."""
     check_choice(owner, "backend", backend, BACKENDS)
-    if backend in ("cpu", "gpu"):
+    if backend == "gpu":
         raise InputError(
-            f"{owner}: backend {backend!r} stands for kernels of Elman's own, and this version has "
-            "none; use 'auto', 'torch' (the configurations of torch.nn) or 'reference'"
+            f"{owner}: backend 'gpu' stands for kernels of Elman's own, and this version has none "
+            "for the GPU; use 'auto', 'torch' (the configurations of torch.nn) or 'reference'"
         )
 
 

@@ -16,7 +16,10 @@ def explain(owner: str, choice: Choice, learning: str, *, whole: bool, lengths: 
     """
     why = "; ".join(choice.reasons)
     lines = []
-    if choice.backend == "torch":
+    if choice.backend == "cpu":
+        lines.append(f"{owner} runs on Elman's kernel for the CPU (backend 'cpu').")
+        lines.append(f"Why: {why}.")
+    elif choice.backend == "torch":
         lines.append(f"{owner} runs on torch's own kernel (backend 'torch').")
         lines.append(f"Why: {why}.")
         if lengths:

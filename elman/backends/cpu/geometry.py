@@ -7,7 +7,6 @@ one row and begins another, with a state of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -107,6 +106,14 @@ class Geometry:
         places = (self.lengths - 1 + depth) % (depth + 1) * self.batch
         return places + torch.arange(self.batch)
 
+    def at_end(self, steps_ago: int, depth: int) -> Tensor:
+        """The rows of a plane with the value of `steps_ago` steps before each row's last."""
+        lengths = np.full(self.batch, self.steps) if self.even else self.lengths.numpy()
+        steps = lengths - 1 - steps_ago
+        inside = depth * self.batch + self.packed[np.maximum(steps, 0)]
+        start = np.where(steps >= 0, inside, (depth + steps) * self.batch)
+        return torch.from_numpy(start + np.arange(self.batch))
+
 
 @lru_cache(64)
 def whole(steps: int, batch: int) -> Geometry:
@@ -154,4 +161,3 @@ def ragged(steps: int, lengths: Tensor | None, resets: Tensor | None, batch: int
     )  # fmt: skip
 
 
-__all__ = ["Geometry", "Mapping", "ragged", "whole"]
