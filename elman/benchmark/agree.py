@@ -69,6 +69,8 @@ def distance(one: Tensor, other: Tensor) -> float:
         return 0.0
     one, other = one.detach(), other.detach()
     same = (one == other) | (one.isnan() & other.isnan())
-    gap = torch.where(same, 0.0, (one - other).double().abs()).nan_to_num(nan=float("inf"))
+    gap = torch.where(same, 0.0, (one - other).double().abs()).nan_to_num(
+        nan=float("inf"), posinf=float("inf")
+    )
     scale = max(1.0, float(other.double().abs().nan_to_num(0.0, 0.0, 0.0).max()))
     return float(gap.max()) / scale
