@@ -85,19 +85,21 @@ CONSTANTS = {
 
 
 def _reduced(
-    v: Vectors, x: ir.Value, bias: int, sign: float = 1.0
+    v: Vectors, x: ir.Value, bias: int, sign: float = 1.0, rest: ir.Value | None = None
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """n, r and a number whose lowest bits are n + bias, or −n + bias: x = n·ln 2 + r."""
+    """n, r and a number whose lowest bits are n + bias, or −n + bias: x + rest = n·ln 2 + r."""
     high, low = CONSTANTS[v.element].ln2
     n, biased = v.rounded(x, sign / math.log(2.0), bias)
-    return n, v.fma(n, -low, v.fma(n, -high, x)), biased
+    r = v.fma(n, -high, x)  # exact
+    if rest is None:
+        return n, v.fma(n, -low, r), biased
+    return n, v.add(r, v.fma(n, -low, rest)), biased
 
 
 def exp(v: Vectors, x: ir.Value, rest: ir.Value | None = None) -> ir.Value:
     """e^x, or e^(x + rest) for a rest below the last digit of x; 0 or ∞ out of range."""
     known = CONSTANTS[v.element]
-    n, r, biased = _reduced(v, v.within(x, known.zero, known.huge), 2 * v.format.bias)
-    r = r if rest is None else v.add(r, rest)
+    n, r, biased = _reduced(v, v.within(x, known.zero, known.huge), 2 * v.format.bias, rest=rest)
     p = v.polynomial(r, known.exp)
     if v.scales:
         return v.scaled(p, n)
@@ -111,8 +113,7 @@ def exp(v: Vectors, x: ir.Value, rest: ir.Value | None = None) -> ir.Value:
 def _exp_of_negative(v: Vectors, x: ir.Value, rest: ir.Value | None) -> ir.Value:
     """e^x, or e^(x + rest), for x ≤ 0."""
     known = CONSTANTS[v.element]
-    n, r, biased = _reduced(v, v.at_least(x, known.zero), v.format.bias + known.lift)
-    r = r if rest is None else v.add(r, rest)
+    n, r, biased = _reduced(v, v.at_least(x, known.zero), v.format.bias + known.lift, rest=rest)
     if v.scales:
         return v.scaled(v.polynomial(r, known.exp), n)
     small = [c * 2.0**-known.lift for c in known.exp]
