@@ -36,39 +36,38 @@ def kernel_module(layout: Layout, element: str, machine: Machine, *, exact: bool
     return str(Kernel(layout, element, machine, exact, back).module)
 
 
-class Kernel:
-    """The function in the making: its builder, its words, and the kinds of work it is made of."""
+class Writer:
+    """A function `name(words, thread, threads)` in the making, and what all such are made with."""
 
-    def __init__(self, layout: Layout, element: str, machine: Machine, exact: bool, back: bool):
-        self.layout, self.machine, self.exact = layout, machine, exact
+    def __init__(self, element: str, machine: Machine, name: str):
+        self.machine, self.kind, self.lanes = machine, element, machine.lanes(element)
         self.element = ir.FloatType() if element == "float" else ir.DoubleType()
-        self.kind, self.lanes = element, machine.lanes(element)
         self.bytes = 4 if element == "float" else 8
         self.module = ir.Module("elman")
         self.module.triple = machine.triple
         kind = ir.FunctionType(VOID, [POINTER, I64, I64])
-        self.function = ir.Function(self.module, kind, FUNCTION)
+        self.function = ir.Function(self.module, kind, name)
         self.function.attributes.add("nounwind")
         attribute_group(self.function, machine)
         self.words, self.thread, self.threads = self.function.args
-        self.names = {name: i for i, name in enumerate(argument_names(layout))}
+        self.names: dict[str, int] = {}
         self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
-        self.rows: ir.Value = self.number(0)
-        self._pack()
-        self._walk(back)
-        self.builder.ret_void()
-
-    # Words, numbers and addresses.
 
     def number(self, value: int) -> ir.Constant:
         return ir.Constant(I64, value)
 
     def word(self, name: str) -> ir.Value:
-        place = self.builder.gep(self.words, [self.number(self.names[name])], source_etype=I64)
-        return self.builder.load(place, typ=I64)
+        return self.word_at(self.number(self.names[name]))
+
+    def word_at(self, place: ir.Value) -> ir.Value:
+        address = self.builder.gep(self.words, [place], source_etype=I64)
+        return self.builder.load(address, typ=I64)
+
+    def address(self, value: ir.Value) -> ir.Value:
+        return self.builder.inttoptr(value, POINTER)
 
     def pointer(self, name: str) -> ir.Value:
-        return self.builder.inttoptr(self.word(name), POINTER)
+        return self.address(self.word(name))
 
     def elements(self, count: ir.Value) -> ir.Value:
         """A number of elements in bytes."""
@@ -77,14 +76,16 @@ class Kernel:
     def at(self, base: ir.Value, bytes_on: ir.Value) -> ir.Value:
         return self.builder.gep(base, [bytes_on], source_etype=I8)
 
-    def entry_of(self, table: str, step: ir.Value) -> ir.Value:
-        place = self.builder.gep(self.pointer(table), [step], source_etype=I64)
-        return self.builder.load(place, typ=I64)
+    def smaller(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
+
+    def larger(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        return self.builder.select(self.builder.icmp_signed(">", a, b), a, b)
 
     @contextmanager
-    def loop(self, count: ir.Value, *, start: ir.Value | None = None, by: int = 1) -> Iterator:
-        """The body for i = start, start + by, … while i < count."""
-        builder, first = self.builder, start or self.number(0)
+    def loop(self, count: ir.Value, *, by: int = 1) -> Iterator:
+        """The body for i = 0, by, 2·by, … while i < count."""
+        builder, first = self.builder, self.number(0)
         before = builder.block
         head = self.function.append_basic_block("loop")
         done = self.function.append_basic_block("done")
@@ -99,11 +100,26 @@ class Kernel:
         builder.position_at_end(done)
 
     def call(self, name: str, *arguments: ir.Value) -> None:
+        """Call the function whose address is a word."""
         kind = ir.FunctionType(VOID, [a.type for a in arguments])
-        self.builder.call(self._callable(name, kind), arguments)
+        self.builder.call(CallTarget(self.pointer(name), kind), arguments)
 
-    def _callable(self, name: str, kind: ir.FunctionType) -> ir.Value:
-        return CallTarget(self.pointer(name), kind)
+
+class Kernel(Writer):
+    """A kernel in the making: the layout it serves, and the rows of the step it is at."""
+
+    def __init__(self, layout: Layout, element: str, machine: Machine, exact: bool, back: bool):
+        super().__init__(element, machine, FUNCTION)
+        self.layout, self.exact = layout, exact
+        self.names = {name: i for i, name in enumerate(argument_names(layout))}
+        self.rows: ir.Value = self.number(0)
+        self._pack()
+        self._walk(back)
+        self.builder.ret_void()
+
+    def entry_of(self, table: str, step: ir.Value) -> ir.Value:
+        place = self.builder.gep(self.pointer(table), [step], source_etype=I64)
+        return self.builder.load(place, typ=I64)
 
     # Packing.
 
@@ -143,10 +159,10 @@ class Kernel:
         with self.loop(builder.sdiv(builder.add(steps, builder.sub(chunk, self.number(1))), chunk)) as n:
             if back:
                 last = builder.sub(steps, builder.mul(n, chunk))
-                first = self._larger(builder.sub(last, chunk), self.number(0))
+                first = self.larger(builder.sub(last, chunk), self.number(0))
             else:
                 first = builder.mul(n, chunk)
-                last = self._smaller(builder.add(first, chunk), steps)
+                last = self.smaller(builder.add(first, chunk), steps)
             self._at_once(self.layout.before, first, last)
             with self.loop(builder.sub(last, first)) as i:
                 if back:
@@ -156,12 +172,6 @@ class Kernel:
                 self.rows = self._rows(step)
                 self._step(step)
             self._at_once(self.layout.after, first, last)
-
-    def _smaller(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
-
-    def _larger(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        return self.builder.select(self.builder.icmp_signed(">", a, b), a, b)
 
     def _rows(self, step: ir.Value) -> ir.Value:
         """How many of a step's rows are this thread's."""
@@ -182,7 +192,7 @@ class Kernel:
                 final = builder.sub(last, self.number(1))
                 rows = builder.mul(self._rows(first), builder.sub(last, first))
                 for call in calls:
-                    self._product(call, rows, lambda table: self._smaller(
+                    self._product(call, rows, lambda table: self.smaller(
                         self.entry_of(table, first), self.entry_of(table, final)))
             with otherwise, self.loop(builder.sub(last, first)) as i:
                 step = builder.add(first, i)

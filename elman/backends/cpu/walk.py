@@ -10,7 +10,8 @@ from torch import Tensor
 
 from elman.backends.cpu import threads
 from elman.backends.cpu.geometry import Geometry
-from elman.backends.cpu.kernel import Kernels, Sized, Variant
+from elman.backends.cpu.gradient import Job, gradients
+from elman.backends.cpu.kernel import Kernels, Sized, Variant, products
 from elman.backends.cpu.layout import COTANGENTS, KEPT, SCRATCH, SUMS
 from elman.equation.lowering import ONE
 from elman.equation.sizes import number
@@ -380,7 +381,8 @@ def _weight_cotangents(block, kernels, given, planes, dual, made, names) -> dict
     by_vector: dict[int, list] = {}
     for p in backward.products:
         by_vector.setdefault(p.vector, []).append((slot_of[p.cotangent].number, p))
-    result: dict[str, Tensor] = {}
+    jobs: list[Job] = []
+    parts: list[list[tuple[str, int]]] = []
     for vector, pairs in by_vector.items():
         values = _vectors(vector, kernels, sized, geometry, given, planes, made)
         pairs.sort(key=lambda pair: pair[0])
@@ -393,14 +395,19 @@ def _weight_cotangents(block, kernels, given, planes, dual, made, names) -> dict
             last = pairs[end - 1][0]
             stop = sized.columns[COTANGENTS][last] + sized.padded(
                 layout.sizes[COTANGENTS][last])
-            whole = torch.mm(dual[:, first:stop].t(), values)
-            for number_, p in pairs[start:end]:
-                row = sized.columns[COTANGENTS][number_] - first
-                name = names[p.weight]
-                rows = given.parameters[name].shape[0]
-                grad = whole[row : row + rows]
-                result[name] = result[name] + grad if name in result else grad
+            jobs.append(Job(dual[:, first:stop], values))
+            parts.append([
+                (names[p.weight], sized.columns[COTANGENTS][number_] - first)
+                for number_, p in pairs[start:end]
+            ])  # fmt: skip
             start = end
+    result: dict[str, Tensor] = {}
+    if jobs:
+        found = gradients(jobs, sized.element, products(sized.element))
+        for whole, rows_of in zip(found, parts, strict=True):
+            for name, row in rows_of:
+                grad = whole[row : row + given.parameters[name].shape[0]]
+                result[name] = result[name] + grad if name in result else grad
     return result
 
 
@@ -410,7 +417,8 @@ def _vectors(vector, kernels, sized, geometry, given, planes, made) -> Tensor:
     units = number(node.dims[0], sized.sizes) if node.dims else 1
     if node.op == "input":
         name = node.attribute("name")
-        return given.steps[name]
+        values = given.steps[name].reshape(geometry.total, units)
+        return values if values.stride(1) == 1 else values.contiguous()
     if node.op in ("state", "delayed"):
         ago = 1 if node.op == "state" else node.attribute("steps")
         return planes.states[node.attribute("name")][geometry.before(ago, depth)][:, :units]
