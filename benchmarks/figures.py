@@ -139,7 +139,7 @@ def torchrecurrent(run: Run) -> list[Figure]:
         plan = Plan(
             ("torchrecurrent",),
             (BOTH,),
-            rounds=5,
+            rounds=5 if shape.batch == 1 else 3,
             peers={"torchrecurrent": catalogue.theirs},
         )
         found = run.measure(f"torchrecurrent_batch_{shape.batch}", cases, plan)

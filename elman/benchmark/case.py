@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -125,6 +125,15 @@ class Case:
             dtype=self.dtype,
             backend=backend,
         )
+
+    def in_double(self) -> Case:
+        """The case on the reference in double precision, with these very weights and data."""
+        wide = replace(self, dtype=torch.float64, backend="reference")
+        further = {name: value.double() for name, value in (self.inputs or {}).items()}
+        made = {"layer": self.another("reference").double(), "inputs": further or None}
+        # These stand where the cached properties would be.
+        vars(wide).update(made, x=self.x.double(), slope=self.slope.double())
+        return wide
 
     @cached_property
     def x(self) -> Tensor:
