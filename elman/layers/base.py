@@ -15,6 +15,7 @@ from elman import equation
 from elman.backends import cpu, reference, torch_kernel
 from elman.backends.call import Call, Carried, Result
 from elman.backends.choose import Choice, choose
+from elman.backends.cpu.sources import Parameters, own
 from elman.backends.torch_kernel import Kernel
 from elman.equation import Cell, Graph
 from elman.equation.sizes import number, shape_of
@@ -422,13 +423,18 @@ class RecurrentLayer(nn.Module):
             weights = self.stacked_parameters(layer, direction)
             kernel, twice = self._torch_kernel(), self.backend == "auto"
             return self.learning.walk(partial(torch_kernel.run, kernel, weights, twice), call)
-        parameters = self.equation_parameters(layer, direction)
         if choice.backend == "cpu":
             kernels = cpu.kernels_of(self._graphs[self.training])
+            parameters = self._cpu_parameters(layer, direction)
             run = partial(cpu.run, kernels, self._sizes[layer], parameters)
             return self.learning.walk(run, call)
+        parameters = self.equation_parameters(layer, direction)
         run = partial(_run_reference, self._graphs[self.training], parameters)
         return self.learning.walk(run, call)
+
+    def _cpu_parameters(self, layer: int, direction: int) -> Parameters:
+        """The parameters of one layer and direction as our kernels read them."""
+        return own(self.equation_parameters(layer, direction))
 
     def _dense(self, out: Tensor) -> Tensor:
         activation = equation.ACTIVATIONS[self.dense_activation]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from elman.backends.cpu.sources import Parameters, Source, own, stacked
 from elman.backends.torch_kernel import KERNELS, Kernel
 from elman.equation import initialise
 from elman.errors import InputError
@@ -106,6 +107,22 @@ class _Stacked(RecurrentLayer):
         for p in self._added:
             parameters[p.name] = getattr(self, p.name + end)
         return parameters
+
+    def _cpu_parameters(self, layer: int, direction: int) -> Parameters:
+        kernel = self._kernel
+        tensors = self.stacked_parameters(layer, direction)
+        held = stacked(
+            tensors, kernel.gates, kernel.second_biases, kernel.projection, self.hidden_size
+        )
+        if not self._added:
+            return held
+        end = f"_l{layer}{DIRECTIONS[direction]}"
+        more = own({p.name: getattr(self, p.name + end) for p in self._added})
+        places = {
+            name: Source((len(tensors) + source.tensors[0],), 0)
+            for name, source in more.places.items()
+        }
+        return Parameters((*tensors, *more.tensors), {**held.places, **places})
 
     def _weight(self) -> Tensor:
         return getattr(self, self._weight_names[0][0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,30 +12,22 @@ from elman.backends import reference
 from elman.backends.call import Call, Carried, Result
 from elman.backends.cpu.geometry import Geometry, ragged, whole
 from elman.backends.cpu.kernel import Kernels
-from elman.backends.cpu.walk import Cotangents, Given, Planes, backward, forward
+from elman.backends.cpu.sources import Parameters, by_name, own
+from elman.backends.cpu.walk import Cotangents, Given, Planes, Walk, backward, forward
 from elman.equation.evaluate import value_of
 from elman.equation.graph import SEQUENCE, STEP
 from elman.equation.sizes import number
 
 
-class Walk(NamedTuple):
-    """One walk: the kernels, the sizes by name, where the rows lie, and what is to come out."""
-
-    kernels: Kernels
-    sizes: Mapping[str, int]
-    geometry: Geometry
-    every: bool
-
-
 def run(
-    kernels: Kernels, sizes: Mapping[str, int], parameters: Mapping[str, Tensor], call: Call
+    kernels: Kernels, sizes: Mapping[str, int], parameters: Parameters, call: Call
 ) -> Result:
     """Run a call; as the reference does, to rounding.
 
     Args:
         kernels: those of the cell.
         sizes: the number of every size.
-        parameters: a tensor for each parameter of the cell, by name.
+        parameters: those of the cell.
         call: what is asked for.
     """
     steps, batch = call.x.shape[:2]
@@ -46,9 +38,13 @@ def run(
     graph = kernels.graph
     begun = _beginning(call, geometry)
     lines = dict(zip((line.name for line in graph.lines), begun[len(graph.states) :], strict=True))
-    given = _given(kernels, parameters, call, geometry, begun, lines)
+    given = _given(kernels, sizes, parameters, call, geometry, begun, lines)
     state_lines = any(line.kind == "state" for line in graph.lines)
-    walk = Walk(kernels, sizes, geometry, call.return_states or state_lines)
+    tensors, places = given.parameters
+    walk = Walk(
+        kernels, sizes, geometry, call.return_states or state_lines, places,
+        tuple(tuple(t.shape) for t in tensors), call.x.dtype,
+    )  # fmt: skip
     out, finals, every = _walked(walk, given)
     carried = _carried(walk, call, given, finals, every, lines)
     states = None
@@ -95,7 +91,8 @@ def _beginning(call: Call, geometry: Geometry) -> Carried:
 
 def _given(
     kernels: Kernels,
-    parameters: Mapping[str, Tensor],
+    sizes: Mapping[str, int],
+    parameters: Parameters,
     call: Call,
     geometry: Geometry,
     begun: Carried,
@@ -107,8 +104,9 @@ def _given(
     steps |= {name: _packed(value, geometry) for name, value in call.step_extras.items()}
     sequences = {n: _by_row(value, geometry) for n, value in call.sequence_extras.items()}
     if both.outer:
-        values = _outer(kernels, parameters, steps, sequences, lines, geometry)
-        parameters = {name: values[i] for name, i in both.parameters.items()}
+        named = by_name(parameters, graph.parameter_shapes(sizes))
+        values = _outer(kernels, named, steps, sequences, lines, geometry)
+        parameters = own({name: values[i] for name, i in both.parameters.items()})
         sequences = {name: values[i] for name, i in both.sequences.items()}
         steps = {name: values[i] for name, i in both.steps.items()}
     else:
@@ -211,19 +209,14 @@ def _carried(walk: Walk, call: Call, given: Given, finals, every, lines) -> Carr
 def _walked(walk: Walk, given: Given):
     """Outputs, last states and, where asked for, all states, by name."""
     tensors = [
-        *given.parameters.values(), *given.steps.values(), *given.sequences.values(),
+        *given.parameters.tensors, *given.steps.values(), *given.sequences.values(),
         *given.beginnings.values(),
     ]  # fmt: skip
-    names = tuple(
-        tuple(group) for group in (given.parameters, given.steps, given.sequences,
-                                   given.beginnings)
-    )  # fmt: skip
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        names = tuple(given.steps), tuple(given.sequences), tuple(given.beginnings)
         found = _Function.apply(walk, names, *tensors)
     else:
-        planes = forward(
-            walk.kernels, walk.sizes, walk.geometry, given, training=False, every=walk.every
-        )
+        planes = forward(walk, given, training=False)
         found = _results(walk, planes, training=False)
     return _named(walk, found)
 
@@ -274,10 +267,7 @@ class _Function(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, walk: Walk, names: tuple, *tensors: Tensor):
-        given = _grouped(names, tensors)
-        planes = forward(
-            walk.kernels, walk.sizes, walk.geometry, given, training=True, every=walk.every
-        )
+        planes = forward(walk, _grouped(walk, names, tensors), training=True)
         ctx.walk, ctx.names, ctx.states = walk, names, tuple(planes.states)
         ctx.has_output = planes.output is not None
         kept = (*planes.states.values(), planes.kept)
@@ -287,17 +277,19 @@ class _Function(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads: Tensor | None):
-        count = sum(len(group) for group in ctx.names)
+        walk, names = ctx.walk, ctx.names
+        count = len(walk.shapes) + sum(map(len, names))
         saved = ctx.saved_tensors
         tensors, kept = saved[:count], saved[count:]
         needed = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
-            return (None, None, *_again(ctx.walk, ctx.names, tensors, needed, grads))
-        given = _grouped(ctx.names, tensors)
+            return (None, None, *_again(walk, names, tensors, needed, grads))
+        given = _grouped(walk, names, tensors)
         planes = Planes(dict(zip(ctx.states, kept, strict=False)), None, kept[-1])
-        found = _pulled(ctx.walk, given, planes, grads, needed, ctx.names)
-        groups = (found.parameters, found.steps, found.sequences, found.beginnings)
-        flat = [group.get(n) for ns, group in zip(ctx.names, groups, strict=True) for n in ns]
+        found = _pulled(walk, given, planes, grads, needed, names)
+        groups = (found.steps, found.sequences, found.beginnings)
+        flat = list(found.parameters)
+        flat += [group.get(n) for ns, group in zip(names, groups, strict=True) for n in ns]
         return (
             None,
             None,
@@ -308,12 +300,14 @@ class _Function(torch.autograd.Function):
         )
 
 
-def _grouped(names: tuple, tensors: Sequence[Tensor]) -> Given:
-    groups, start = [], 0
+def _grouped(walk: Walk, names: tuple, tensors: Sequence[Tensor]) -> Given:
+    start = len(walk.shapes)
+    parameters = Parameters(tuple(tensors[:start]), walk.places)
+    groups = []
     for group in names:
         groups.append(dict(zip(group, tensors[start:], strict=False)))
         start += len(group)
-    return Given(*groups)
+    return Given(parameters, *groups)
 
 
 def _pulled(walk, given, planes, grads, needed, names) -> Cotangents:
@@ -325,16 +319,14 @@ def _pulled(walk, given, planes, grads, needed, names) -> Cotangents:
             name: None if index == graph.output else every[name]
             for name, index in zip(every, graph.new_states, strict=True)
         }
-    start = len(names[0])
-    wanted = [n for n, need in zip(names[1], needed[start:], strict=False) if need]
-    return backward(
-        walk.kernels, walk.sizes, walk.geometry, given, planes, out, finals, every, wanted
-    )
+    start = len(walk.shapes)
+    wanted = [n for n, need in zip(names[0], needed[start:], strict=False) if need]
+    return backward(walk, given, planes, out, finals, every, wanted)
 
 
 def _again(walk: Walk, names, tensors, needed, grads) -> list[Tensor | None]:
     """The gradient by the reference, which can itself be differentiated."""
-    outs = _by_reference(walk, _grouped(names, tensors))
+    outs = _by_reference(walk, _grouped(walk, names, tensors))
     pairs = [(o, g) for o, g in zip(outs, grads, strict=True) if g is not None]
     asked = [t for t, n in zip(tensors, needed, strict=True) if n]
     found = iter(
@@ -376,8 +368,9 @@ def _by_reference(walk: Walk, given: Given) -> tuple[Tensor, ...]:
             old = blocks[depth - 1 - lines[s.name] : depth - 1]
             carried_lines.append(old.flip(0).transpose(0, 1))
     x = extras.pop(graph.inputs[0].name)
+    named = by_name(given.parameters, graph.parameter_shapes(walk.sizes))
     out, last, every = reference.run(
-        graph, given.parameters, x, (*states, *carried_lines), lengths=geometry.lengths,
+        graph, named, x, (*states, *carried_lines), lengths=geometry.lengths,
         extras=extras, return_states=walk.every,
     )  # fmt: skip
     result = [packed(out), *last[: len(graph.states)]]

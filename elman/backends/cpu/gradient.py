@@ -18,50 +18,54 @@ from torch import Tensor
 
 from elman.backends.cpu import engine, threads
 from elman.backends.cpu.emit import Writer
+from elman.backends.cpu.kernel import products
 from elman.backends.cpu.machine import host
 from elman.backends.cpu.product import panel_width
 
 PIECE = 128
 HEAD = ("product", "pack_columns", "turn", "jobs", "work", "work_size", "zeros")
-JOB = ("total", "A", "lda", "rows", "V", "ldv", "columns", "panels", "C", "ldc", "packed")
+JOB = ("total", "A", "lda", "rows", "V", "ldv", "columns", "panels", "C", "ldc", "add", "packed")
 
 
-class Job(NamedTuple):
-    """One product Aᵀ V: A is (total, rows), V (total, columns), both with rows of their own."""
+class Product(NamedTuple):
+    """One product Aᵀ V into C, or added to it: A is (total, rows), V (total, columns).
+
+    C is (rows, columns) of whole panels; A, V and C have rows that are contiguous.
+    """
 
     cotangents: Tensor
     vectors: Tensor
+    result: Tensor
+    add: bool
 
 
-def gradients(jobs: Sequence[Job], element: str, functions: dict[str, int]) -> list[Tensor]:
-    """Aᵀ V of each job, (rows, columns)."""
-    like = jobs[0].cotangents
-    panel = panel_width(element, host())
-    count = torch.get_num_threads()
-    words = np.zeros(len(HEAD) + len(JOB) * len(jobs), np.int64)
-    results, most_rows, most_packed = [], 0, 0
-    for number, (a, v) in enumerate(jobs):
-        panels = -(-v.shape[1] // panel)
-        c = like.new_empty(a.shape[1], panels * panel)
-        results.append(c)
-        own = dict(
-            total=a.shape[0], A=a.data_ptr(), lda=a.stride(0), rows=a.shape[1], V=v.data_ptr(),
-            ldv=v.stride(0), columns=v.shape[1], panels=panels, C=c.data_ptr(), ldc=c.stride(0),
-        )  # fmt: skip
-        start = len(HEAD) + number * len(JOB)
-        words[start : start + len(own)] = list(own.values())
-        most_rows = max(most_rows, a.shape[1])
-        most_packed = max(most_packed, panels * panel)
-    size = (most_rows + most_packed) * PIECE
-    work = like.new_empty(count * size)
-    zeros = like.new_zeros(most_packed)
-    words[: len(HEAD)] = (
-        functions["product"], functions["pack_columns"], functions["turn"], len(jobs),
-        work.data_ptr(), size, zeros.data_ptr(),
-    )  # fmt: skip
-    words[len(HEAD) + len(JOB) - 1 :: len(JOB)] = most_rows * PIECE
-    threads.run(_address(element), words.ctypes.data, count)
-    return [c[:, : j.vectors.shape[1]] for c, j in zip(results, jobs, strict=True)]
+class Products:
+    """Products of one number type, all in one turn of the threads."""
+
+    def __init__(self, element: str):
+        self.element = element
+        self.panel = panel_width(element, host())
+        functions = products(element)
+        self.functions = functions["product"], functions["pack_columns"], functions["turn"]
+
+    def run(self, jobs: Sequence[Product]) -> None:
+        """Compute every product."""
+        count = torch.get_num_threads()
+        most_rows = max(j.cotangents.shape[1] for j in jobs)
+        most_columns = max(-(-j.vectors.shape[1] // self.panel) * self.panel for j in jobs)
+        size = (most_rows + most_columns) * PIECE
+        like = jobs[0].cotangents
+        work, zeros = like.new_empty(count * size), like.new_zeros(most_columns)
+        words = [*self.functions, len(jobs), work.data_ptr(), size, zeros.data_ptr()]
+        for a, v, c, add in jobs:
+            columns = v.shape[1]
+            words += (
+                a.shape[0], a.data_ptr(), a.stride(0), a.shape[1], v.data_ptr(), v.stride(0),
+                columns, -(-columns // self.panel), c.data_ptr(), c.stride(0), add,
+                most_rows * PIECE,
+            )  # fmt: skip
+        block = np.array(words, np.int64)
+        threads.run(_address(self.element), block.ctypes.data, count)
 
 
 @cache
@@ -123,7 +127,7 @@ class _Gradient(Writer):
             self.call(
                 "pack_columns", from_v, ldv, here, self.own("columns"), packed, here, zero, zero
             )
-            begun = builder.icmp_signed(">", step, zero)
+            begun = builder.icmp_signed(">", builder.add(step, self.own("add")), zero)
             start = builder.select(begun, c, self.pointer("zeros"))
             apart = builder.select(begun, ldc, zero)
             self.call(

@@ -17,6 +17,7 @@ from elman.backends.cpu.layout import (
     SCRATCH,
     SUMS,
     Layout,
+    Slot,
     backward_layout,
     forward_layout,
 )
@@ -58,6 +59,11 @@ class Kernels:
         self._forwards = {
             kind: forward_layout(getattr(self.schedule, kind)) for kind in ("training", "inference")
         }
+
+    @property
+    def kept(self) -> dict[int, Slot]:
+        """By node of the inner step, where the forward keeps it."""
+        return self._forwards["training"][1]
 
     @cached_property
     def key(self) -> str:

@@ -1,32 +1,61 @@
-"""Forward and backward of a kernel on tensors: filling its words, and what torch does around it."""
+"""Forward and backward of a kernel on tensors: the memory of a call, and the call."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from elman.backends.cpu import threads
 from elman.backends.cpu.geometry import Geometry
-from elman.backends.cpu.gradient import Job, gradients
-from elman.backends.cpu.kernel import Kernels, Sized, Variant, products
-from elman.backends.cpu.layout import COTANGENTS, KEPT, SCRATCH, SUMS
+from elman.backends.cpu.kernel import Kernels, Variant
+from elman.backends.cpu.layout import COTANGENTS, KEPT, SUMS
+from elman.backends.cpu.plan import WORKSPACE, Plan
+from elman.backends.cpu.sources import Parameters, Source
+from elman.backends.cpu.weights import Weights
 from elman.equation.lowering import ONE
 from elman.equation.sizes import number
 
 
+class Walk(NamedTuple):
+    """One walk: the kernels, the sizes by name, where rows and parameters lie, what comes out.
+
+    `every` asks for every state at every step; `key` names all but the geometry.
+    """
+
+    kernels: Kernels
+    sizes: Mapping[str, int]
+    geometry: Geometry
+    every: bool
+    places: Mapping[str, Source]
+    shapes: tuple[tuple[int, ...], ...]
+    dtype: torch.dtype
+
+    def plan(self, kind: str, planes: tuple[str, ...] = ()) -> Plan:
+        """The plan of a kernel for this walk, kept with the geometry."""
+        key = (
+            "plan", id(self.kernels), kind, planes, self.every, self.shapes,
+            tuple(self.sizes.values()), self.dtype, torch.get_num_threads(),
+            tuple(self.places.values()),
+        )  # fmt: skip
+        known = self.geometry.tables
+        if key not in known:
+            known[key] = _forward_plan(self, kind) if kind != "backward" else _Back(self, planes)
+        return known[key]
+
+
 @dataclass
 class Given:
-    """What a kernel reads, by name: parameters of the inner step, inputs, and beginnings.
+    """What a kernel reads: parameters of the inner step, and by name inputs and beginnings.
 
     Shapes:
         A step's input is (total, size), one of a sequence (batch, size); a beginning holds the
         depth values of a state before the first step, oldest first, (depth·batch, size).
     """
 
-    parameters: Mapping[str, Tensor]
+    parameters: Parameters
     steps: Mapping[str, Tensor]
     sequences: Mapping[str, Tensor]
     beginnings: Mapping[str, Tensor]
@@ -41,191 +70,193 @@ class Planes:
     kept: Tensor
 
 
-class Block:
-    """The words of one call, and what must live until it is over."""
-
-    def __init__(self, sized: Sized, geometry: Geometry, count: int):
-        self.sized, self.geometry = sized, geometry
-        self.words = sized.words.copy()
-        self.alive: list = []
-        self.count = count
-        self.set("steps", geometry.steps)
-        self.set("batch", geometry.batch)
-        self.set("even", geometry.even)
-        self.set("chunk", min(geometry.steps, sized.chunk(-(-geometry.batch // count))))
-        self.set("barrier", threads.barrier_address())
-        self.table("alive", geometry.alive)
-        self.table("at:packed", geometry.packed)
-        self.table("at:kept", geometry.packed)
-
-    def set(self, name: str, value: int) -> None:
-        place = self.sized.names.get(name)
-        if place is not None:
-            self.words[place] = value
-
-    def table(self, name: str, table) -> None:
-        if name in self.sized.names:
-            self.alive.append(table)
-            self.set(name, table.ctypes.data)
-
-    def buffer(self, name: str, tensor: Tensor) -> None:
-        """Give a buffer its memory; its rows lie `stride(0)` apart."""
-        if f"base:{name}" in self.sized.names:
-            self.alive.append(tensor)
-            self.set(f"base:{name}", tensor.data_ptr())
-            self.set(f"ld:{name}", tensor.stride(0) if tensor.dim() > 1 else 0)
-
-    def filled(self, tensor: Tensor, size: str) -> Tensor:
-        """Rows as a loop may read them: contiguous, in whole vectors."""
-        units = number(size, self.sized.sizes)
-        tensor = tensor.reshape(*tensor.shape[: tensor.dim() - (size != ONE or tensor.dim() > 1)], units) if size != ONE else tensor
-        lanes = self.sized.lanes
-        if size != ONE and units % lanes:
-            return torch.nn.functional.pad(tensor, (0, -units % lanes))
-        return tensor.contiguous()
-
-    def weights(self, parameters: Mapping[str, Tensor], names: Mapping[int, str], like: Tensor) -> None:
-        """Addresses of the weights, and memory for the packed ones."""
-        sized = self.sized
-        for i, call in enumerate(sized.layout.calls()):
-            packed = like.new_empty(max(sized.packed[i], 1)) if sized.exact else (
-                like.new_zeros(max(sized.packed[i], 1))
-            )
-            self.alive.append(packed)
-            self.set(f"call:{i}:B", packed.data_ptr())
-            for j, rectangle in enumerate(call.rectangles):
-                weight = parameters[names[rectangle.weight]]
-                if weight.stride(1) != 1:
-                    weight = weight.contiguous()
-                self.alive.append(weight)
-                self.set(f"rectangle:{i}:{j}:W", weight.data_ptr())
-                self.set(f"rectangle:{i}:{j}:ldw", weight.stride(0))
-
-    def run(self) -> None:
-        threads.run(self.sized.address, self.words.ctypes.data, self.count)
+def _width(plan: Plan, dims: Sequence[str]) -> int:
+    return plan.sized.padded(dims[0] if dims else ONE)
 
 
-def thread_count(batch: int) -> int:
-    """How many threads rows are split over: no more than there are rows."""
-    return max(1, min(batch, torch.get_num_threads()))
+def _units(plan: Plan, dims: Sequence[str]) -> int:
+    return number(dims[0], plan.sized.sizes) if dims else 1
 
 
-def weight_names(kernels: Kernels) -> dict[int, str]:
-    """By node of the inner step, the names of its parameters."""
-    return {
-        i: n.attribute("name") for i, n in enumerate(kernels.inner.nodes) if n.op == "parameter"
-    }
+# The forward.
 
 
-def forward(
-    kernels: Kernels,
-    sizes: Mapping[str, int],
-    geometry: Geometry,
-    given: Given,
-    *,
-    training: bool,
-    every: bool,
-) -> Planes:
-    """Walk over time.
-
-    Args:
-        training: keep what the backward needs.
-        every: keep every state at every step; else only the output's.
-    """
-    like = given.beginnings[kernels.inner.states[0].name] if kernels.inner.states else next(
-        iter(given.steps.values()))
-    variant = Variant("training" if training else "inference")
-    sized = kernels.sized(variant, sizes, like.dtype)
-    block = Block(sized, geometry, thread_count(geometry.batch))
-    graph, depth = kernels.inner, kernels.depth
-    _inputs(block, kernels, given)
-    block.weights(given.parameters, weight_names(kernels), like)
-    block.alive.append(_lines(block, given, like))
-    chunk = int(block.words[sized.names["chunk"]])
-    if training:
-        kept = like.new_empty(geometry.total, sized.width[KEPT])
-    else:
-        kept = like.new_empty(chunk * geometry.batch, sized.width[KEPT])
-        block.table("at:kept", geometry.turning(chunk))
-    block.buffer(KEPT, kept)
-    planes = {}
-    whole = training or every
+def _forward_plan(walk: Walk, kind: str) -> Plan:
+    kernels, geometry = walk.kernels, walk.geometry
+    plan = Plan(
+        kernels, Variant(kind), walk.sizes, walk.dtype, geometry, walk.places, walk.shapes
+    )
+    _plan_inputs(plan)
+    plan.buffer(KEPT, KEPT, plan.sized.width[KEPT])
+    if kind == "inference":
+        plan.table("at:kept", geometry.turning(plan.chunk))
+    graph = kernels.inner
     for state, index in zip(graph.states, graph.new_states, strict=True):
-        full = whole or index == graph.output
-        rows = geometry.total + depth * geometry.batch if full else (depth + 1) * geometry.batch
-        plane = like.new_empty(rows, sized.padded(state.dims[0] if state.dims else ONE))
-        beginning = given.beginnings[state.name]
-        units = beginning.shape[-1] if state.dims else 1
-        plane[: depth * geometry.batch, :units] = beginning.reshape(-1, units)
-        for name in ("new", *map(str, range(1, depth + 1))):
-            buffer = f"state:{state.name}:{name}"
-            block.buffer(buffer, plane)
-            ago = 0 if name == "new" else int(name)
-            table = geometry.slots(ago, depth) if full else geometry.ring(ago, depth)
-            block.table(f"at:{state.name}:{name}", table)
+        ring = not (kind == "training" or walk.every or index == graph.output)
+        plan.state_tables(state.name, ring=ring)
+        plan.state_buffer("state", state.name, f"state:{state.name}", _width(plan, state.dims))
+    if graph.output not in graph.new_states:
+        plan.buffer("output", "output", _width(plan, graph.nodes[graph.output].dims))
+    plan.finish()
+    return plan
+
+
+def _plan_inputs(plan: Plan) -> None:
+    for i in plan.kernels.inner.inputs:
+        name = f"{'step' if i.varies == 'step' else 'sequence'}:{i.name}"
+        if plan.reads(name):
+            units = _units(plan, i.dims)
+            lanes = plan.sized.lanes
+            filled = units if not i.dims or i.dims[0] == ONE else -(-units // lanes) * lanes
+            plan.buffer(name, name, filled)
+
+
+def forward(walk: Walk, given: Given, *, training: bool) -> Planes:
+    """Walk over time; with `training`, keep what the backward needs."""
+    kernels, geometry = walk.kernels, walk.geometry
+    plan = walk.plan("training" if training else "inference")
+    graph, depth, batch = kernels.inner, kernels.depth, geometry.batch
+    live: list = []
+    addresses = plan.prepared(given.parameters.tensors, live)
+    like = _like(given)
+    _input_addresses(plan, given, addresses, live)
+    rows = geometry.total if training else plan.chunk * batch
+    kept = like.new_empty(rows, plan.sized.width[KEPT])
+    addresses[KEPT] = kept.data_ptr()
+    planes = {}
+    for state, index in zip(graph.states, graph.new_states, strict=True):
+        full = training or walk.every or index == graph.output
+        rows = geometry.total + depth * batch if full else (depth + 1) * batch
+        plane = like.new_empty(rows, _width(plan, state.dims))
+        _begin(plane, given.beginnings[state.name], depth * batch, state.dims)
         planes[state.name] = plane
+        addresses[f"state:{state.name}"] = plane.data_ptr()
     output = None
     if graph.output not in graph.new_states:
-        node = graph.nodes[graph.output]
-        output = like.new_empty(geometry.total, sized.padded(node.dims[0] if node.dims else ONE))
-        block.buffer("output", output)
-    _scratch(block, like)
-    block.run()
+        width = _width(plan, graph.nodes[graph.output].dims)
+        output = like.new_empty(geometry.total, width)
+        addresses["output"] = output.data_ptr()
+    _run(plan, addresses, like, live)
     return Planes(planes, output, kept)
 
 
-def _inputs(block: Block, kernels: Kernels, given: Given) -> None:
-    """Inputs and vectors, where loops or products read them."""
-    for i in kernels.inner.inputs:
-        kind = "step" if i.varies == "step" else "sequence"
-        name = f"{kind}:{i.name}"
-        if f"base:{name}" not in block.sized.names:
-            continue
-        tensor = (given.steps if kind == "step" else given.sequences)[i.name]
-        if not i.dims:
-            tensor = tensor.reshape(-1, 1)
-        block.buffer(name, block.filled(tensor, i.dims[0] if i.dims else ONE))
-    for p in kernels.inner.parameters:
-        if f"base:vector:{p.name}" in block.sized.names:
-            vector = given.parameters[p.name]
-            block.buffer(f"vector:{p.name}", block.filled(vector, p.dims[0] if p.dims else ONE))
+def _begin(plane: Tensor, beginning: Tensor, rows: int, dims: Sequence[str]) -> None:
+    if not dims:
+        plane[:rows, 0] = beginning
+    elif plane.shape[1] == beginning.shape[1]:
+        plane.narrow(0, 0, rows).copy_(beginning)
+    else:
+        plane[:rows, : beginning.shape[1]] = beginning
 
 
-def _lines(block: Block, given: Given, like: Tensor) -> Tensor:
-    """What the gathers start from, side by side as their slots are; zeros where from nothing."""
-    layout, sized = block.sized.layout, block.sized
-    width = max([sized.width[KEPT], *(sized.panel * int(block.words[sized.names[f"call:{i}:panels"]])
-                                      for i in range(len(layout.calls())))], default=sized.panel)
-    line = like.new_zeros(max(width, 1))
-    for value, start in layout.starts.items():
-        vector = given.parameters[layout.program.ops[start].attribute("name")].reshape(-1)
-        column = sized.columns[KEPT][layout.slots[value].number]
-        line[column : column + vector.shape[0]] = vector
-    block.set("base:lines", line.data_ptr())
-    return line
+def _run(plan: Plan, addresses: dict[str, int], like: Tensor, live: list) -> None:
+    workspace = like.new_empty(max(plan.workspace, 1))
+    if not plan.sized.exact:
+        # The columns between the packed weights of two slots are never written, but multiplied.
+        workspace.zero_()
+    addresses[WORKSPACE] = workspace.data_ptr()
+    live.append(workspace)
+    plan.run(plan.fill(addresses))
 
 
-def _scratch(block: Block, like: Tensor) -> None:
-    width = block.sized.width[SCRATCH]
-    if width:
-        rows = block.geometry.batch + block.count
-        block.buffer(SCRATCH, like.new_empty(rows, width))
+def _like(given: Given) -> Tensor:
+    return next(iter((*given.beginnings.values(), *given.steps.values())))
+
+
+def _input_addresses(plan: Plan, given: Given, addresses: dict[str, int], live: list) -> None:
+    for i in plan.kernels.inner.inputs:
+        kind, values = ("step", given.steps) if i.varies == "step" else (
+            "sequence", given.sequences
+        )  # fmt: skip
+        if plan.reads(f"{kind}:{i.name}"):
+            value = _in_vectors(plan, values[i.name], i.dims)
+            live.append(value)
+            addresses[f"{kind}:{i.name}"] = value.data_ptr()
+
+
+def _in_vectors(plan: Plan, value: Tensor, dims: Sequence[str]) -> Tensor:
+    """Rows as a loop may read them: contiguous, in whole machine vectors."""
+    units, lanes = _units(plan, dims), plan.sized.lanes
+    if dims and dims[0] != ONE and units % lanes:
+        return torch.nn.functional.pad(value, (0, -units % lanes))
+    return value.contiguous()
+
+
+# The backward.
 
 
 @dataclass
 class Cotangents:
-    """What a backward gives, by name: parameters, inputs, beginnings."""
+    """What a backward gives: by place those of the parameters' tensors, else by name."""
 
-    parameters: dict[str, Tensor]
+    parameters: list[Tensor | None]
     steps: dict[str, Tensor]
     sequences: dict[str, Tensor]
     beginnings: dict[str, Tensor]
 
 
+class _Back(Plan):
+    """The plan of a backward, with that of its weights' gradients."""
+
+    def __init__(self, walk: Walk, planes: tuple[str, ...]):
+        kernels, geometry = walk.kernels, walk.geometry
+        super().__init__(
+            kernels, Variant("backward", planes), walk.sizes, walk.dtype, geometry, walk.places,
+            walk.shapes,
+        )  # fmt: skip
+        sized, graph = self.sized, kernels.inner
+        _plan_inputs(self)
+        self.buffer(KEPT, KEPT, sized.width[KEPT])
+        self.buffer(COTANGENTS, COTANGENTS, sized.width[COTANGENTS])
+        self.zeroed = self._take(0, self.count * sized.width[SUMS], SUMS, sized.width[SUMS])
+        self.carries: dict[str, int] = {}
+        for state in graph.states:
+            width = _width(self, state.dims)
+            self.state_tables(state.name)
+            self.state_buffer("state", state.name, f"state:{state.name}", width)
+            if state.name in planes:
+                self.state_buffer("plane", state.name, f"plane:{state.name}", width)
+            else:
+                self.carries[state.name] = self.zeroed
+                self.zeroed = self._take(
+                    self.zeroed, geometry.batch * width, f"carry:{state.name}", width
+                )
+        dims = graph.nodes[graph.output].dims
+        self.buffer("output:cotangent", "output:cotangent", _filled_width(self, dims))
+        self.made: list[tuple[str, tuple, int, int, str]] = []
+        written = {s.slot.buffer for stores in sized.layout.stores.values() for s in stores}
+        self.skipped: dict[str, list[int]] = {}
+        for root in sized.layout.program.roots:
+            kind, name = root.role[0], root.role[1]
+            buffers = {"step": "cotangent", "factor": "factor", "sequence": "rows"}
+            if kind not in buffers:
+                continue
+            buffer = f"{buffers[kind]}:{name}"
+            rows = geometry.batch if kind == "sequence" else geometry.total
+            width = sized.padded(root.size)
+            self.buffer(buffer, buffer, width)
+            self.made.append((buffer, root.role, rows, width, root.size))
+            if kind == "step" and buffer not in written:
+                self.skipped[buffer] = [
+                    self.names[f"call:{i}:B"] for i, call in enumerate(sized.layout.calls())
+                    if call.targets[0].buffer == buffer
+                ]  # fmt: skip
+        self.finish()
+        self.weights = Weights(self, walk.plan("training"))
+
+    def _take(self, start: int, elements: int, buffer: str, width: int) -> int:
+        """A buffer in the memory that begins as zeros."""
+        self.buffer(buffer, "zeroed", width, start)
+        return start + -(-elements // 16) * 16
+
+
+def _filled_width(plan: Plan, dims: Sequence[str]) -> int:
+    units, lanes = _units(plan, dims), plan.sized.lanes
+    return -(-units // lanes) * lanes if dims and dims[0] != ONE else units
+
+
 def backward(
-    kernels: Kernels,
-    sizes: Mapping[str, int],
-    geometry: Geometry,
+    walk: Walk,
     given: Given,
     planes: Planes,
     output: Tensor | None,
@@ -241,189 +272,84 @@ def backward(
         every: those of all states by name, (total, size).
         wanted: the names of the step's inputs whose cotangents are asked for.
     """
+    kernels, geometry = walk.kernels, walk.geometry
     graph, depth = kernels.inner, kernels.depth
-    like = planes.kept
-    lined = [
+    lined = tuple(
         s.name for s in graph.states if s.name in kernels.lined or every.get(s.name) is not None
-    ]
-    sized = kernels.sized(Variant("backward", tuple(lined)), sizes, like.dtype)
-    block = Block(sized, geometry, thread_count(geometry.batch))
-    _inputs(block, kernels, given)
-    block.weights(given.parameters, weight_names(kernels), like)
-    block.alive.append(_lines(block, given, like))
-    block.buffer(KEPT, planes.kept)
+    )
+    plan = walk.plan("backward", lined)
+    assert isinstance(plan, _Back)
+    like, live = planes.kept, []
+    addresses = plan.prepared(given.parameters.tensors, live)
+    _input_addresses(plan, given, addresses, live)
+    addresses[KEPT] = planes.kept.data_ptr()
+    sized = plan.sized
     new = like.new_empty if sized.exact else like.new_zeros
     dual = new(geometry.total, max(sized.width[COTANGENTS], 1))
-    block.buffer(COTANGENTS, dual)
-    for state in graph.states:
-        for name in ("new", *map(str, range(1, depth + 1))):
-            block.buffer(f"state:{state.name}:{name}", planes.states[state.name])
-            ago = 0 if name == "new" else int(name)
-            block.table(f"at:{state.name}:{name}", geometry.slots(ago, depth))
-    _output_cotangent(block, kernels, output, like)
-    begun = _carries(block, kernels, finals, every, lined, like)
-    made = _made(block, kernels, like, wanted)
-    sums = like.new_zeros(block.count, max(sized.width[SUMS], 1))
-    block.buffer(SUMS, sums)
-    _scratch(block, like)
-    block.run()
-    return _collected(block, kernels, given, planes, dual, sums, begun, made)
-
-
-def _output_cotangent(block: Block, kernels: Kernels, output: Tensor | None, like: Tensor) -> None:
-    name = "output:cotangent"
-    if f"base:{name}" not in block.sized.names:
-        return
-    node = kernels.inner.nodes[kernels.inner.output]
-    size = node.dims[0] if node.dims else ONE
-    if output is None:
-        line = like.new_zeros(1, block.sized.padded(size))
-        block.buffer(name, line)
-        block.set(f"ld:{name}", 0)
-        return
-    block.buffer(name, block.filled(output.reshape(output.shape[0], -1), size))
-
-
-def _carries(block, kernels, finals, every, lined, like) -> dict[str, Tensor]:
-    """The cotangents of the states, as the walk begins with them; by name where it leaves those of
-    the beginnings."""
-    geometry, sized, depth = block.geometry, block.sized, kernels.depth
+    zeroed = like.new_zeros(max(plan.zeroed, 1))
+    addresses[COTANGENTS], addresses["zeroed"] = dual.data_ptr(), zeroed.data_ptr()
+    addresses["output:cotangent"] = _output_cotangent(plan, output, like, live)
     begun = {}
-    for state in kernels.inner.states:
-        units = number(state.dims[0], sized.sizes) if state.dims else 1
-        width = sized.padded(state.dims[0] if state.dims else ONE)
-        final = finals.get(state.name)
+    for state in graph.states:
+        addresses[f"state:{state.name}"] = planes.states[state.name].data_ptr()
+        units, width, final = (
+            _units(plan, state.dims), _width(plan, state.dims), finals.get(state.name)
+        )  # fmt: skip
         if state.name in lined:
-            plane = like.new_zeros(geometry.total + depth * geometry.batch, width)
-            if every.get(state.name) is not None:
-                plane[depth * geometry.batch :, :units] = every[state.name].reshape(-1, units)
-            if final is not None:
-                plane[geometry.ends(depth), :units] += final.reshape(-1, units)
-            for name in ("new", *map(str, range(1, depth + 1))):
-                block.buffer(f"plane:{state.name}:{name}", plane)
-                ago = 0 if name == "new" else int(name)
-                block.table(f"at:{state.name}:{name}", geometry.slots(ago, depth))
+            plane = _cotangent_plane(plan, state, final, every.get(state.name), like)
+            addresses[f"plane:{state.name}"] = plane.data_ptr()
+            live.append(plane)
             begun[state.name] = plane[: depth * geometry.batch, :units]
             continue
-        carry = like.new_zeros(geometry.batch, width)
+        start = plan.carries[state.name]
+        carry = zeroed[start : start + geometry.batch * width].view(geometry.batch, width)
+        carry = carry if units == width else carry[:, :units]
         if final is not None:
-            carry[:, :units] = final.reshape(-1, units)
-        block.buffer(f"carry:{state.name}", carry)
-        begun[state.name] = carry[:, :units]
-    return begun
-
-
-def _made(block: Block, kernels: Kernels, like: Tensor, wanted: Sequence[str]) -> dict[str, Tensor]:
-    """Memory for the cotangents of inputs and for the vectors of products made again, by buffer."""
-    geometry, sized = block.geometry, block.sized
+            carry.copy_(final.reshape(carry.shape))
+        begun[state.name] = carry
     made = {}
-    written = {s.slot.buffer for stores in sized.layout.stores.values() for s in stores}
-    for root in sized.layout.program.roots:
-        kind, name = root.role[0], root.role[1]
-        if kind == "step":
-            buffer, rows = f"cotangent:{name}", geometry.total
-            if name not in wanted and buffer not in written:
-                _skip(block, buffer)
-                continue
-        elif kind == "factor":
-            buffer, rows = f"factor:{name}", geometry.total
-        elif kind == "sequence":
-            buffer, rows = f"rows:{name}", geometry.batch
-        else:
+    for buffer, role, rows, width, _ in plan.made:
+        if buffer in plan.skipped and role[1] not in wanted:
+            addresses[buffer] = 0
             continue
-        new = like.new_zeros if kind == "sequence" else like.new_empty
-        made[buffer] = new(rows, sized.padded(root.size))
-        block.buffer(buffer, made[buffer])
-    return made
-
-
-def _skip(block: Block, buffer: str) -> None:
-    """Leave out the products that give nothing but a cotangent nobody asked for."""
-    for i, call in enumerate(block.sized.layout.calls()):
-        if call.targets[0].buffer == buffer:
-            block.set(f"call:{i}:B", 0)
-
-
-def _collected(block, kernels, given, planes, dual, sums, begun, made) -> Cotangents:
-    sized, graph = block.sized, kernels.inner
-    names = weight_names(kernels)
-    parameters = _weight_cotangents(block, kernels, given, planes, dual, made, names)
-    total = sums.sum(0) if sums.shape[0] > 1 else sums[0]
-    layout = sized.layout
-    place = {s.value: [] for stores in layout.stores.values() for s in stores}
-    number_ = 0
-    for root in layout.program.roots:
-        if root.role[0] == "vector":
-            column = sized.columns[SUMS][number_]
-            number_ += 1
-            name = names[root.role[1]]
-            shape = given.parameters[name].shape
-            grad = total[column : column + max(1, shape.numel())].reshape(shape)
-            parameters[name] = parameters[name] + grad if name in parameters else grad
-    del place
+        fresh = like.new_zeros if role[0] == "sequence" else like.new_empty
+        made[buffer] = fresh(rows, width)
+        addresses[buffer] = made[buffer].data_ptr()
+    workspace = new(max(plan.workspace, 1))
+    addresses[WORKSPACE] = workspace.data_ptr()
+    words = plan.fill(addresses)
+    for buffer, calls in plan.skipped.items():
+        if buffer not in made:
+            words[calls] = 0
+    plan.run(words)
+    parameters = plan.weights.gradients(given, planes, dual, zeroed, made)
     steps, sequences = {}, {}
     for i in graph.inputs:
-        units = number(i.dims[0], sized.sizes) if i.dims else 1
         for kind, found in (("cotangent", steps), ("rows", sequences)):
             if f"{kind}:{i.name}" in made:
-                found[i.name] = made[f"{kind}:{i.name}"][:, :units]
+                found[i.name] = made[f"{kind}:{i.name}"][:, : _units(plan, i.dims)]
     return Cotangents(parameters, steps, sequences, begun)
 
 
-def _weight_cotangents(block, kernels, given, planes, dual, made, names) -> dict[str, Tensor]:
-    """W̄ = Σ ā vᵀ over all steps and rows: for each vector one product with all its cotangents."""
-    sized, geometry = block.sized, block.geometry
-    backward, layout = kernels.schedule.backward, block.sized.layout
-    slot_of = {
-        r.role[1]: layout.cotangents[r.value] for r in layout.program.roots
-        if r.role[0] == "cotangent"
-    }  # fmt: skip
-    by_vector: dict[int, list] = {}
-    for p in backward.products:
-        by_vector.setdefault(p.vector, []).append((slot_of[p.cotangent].number, p))
-    jobs: list[Job] = []
-    parts: list[list[tuple[str, int]]] = []
-    for vector, pairs in by_vector.items():
-        values = _vectors(vector, kernels, sized, geometry, given, planes, made)
-        pairs.sort(key=lambda pair: pair[0])
-        start = 0
-        while start < len(pairs):
-            end = start + 1
-            while end < len(pairs) and pairs[end][0] == pairs[end - 1][0] + 1:
-                end += 1
-            first = sized.columns[COTANGENTS][pairs[start][0]]
-            last = pairs[end - 1][0]
-            stop = sized.columns[COTANGENTS][last] + sized.padded(
-                layout.sizes[COTANGENTS][last])
-            jobs.append(Job(dual[:, first:stop], values))
-            parts.append([
-                (names[p.weight], sized.columns[COTANGENTS][number_] - first)
-                for number_, p in pairs[start:end]
-            ])  # fmt: skip
-            start = end
-    result: dict[str, Tensor] = {}
-    if jobs:
-        found = gradients(jobs, sized.element, products(sized.element))
-        for whole, rows_of in zip(found, parts, strict=True):
-            for name, row in rows_of:
-                grad = whole[row : row + given.parameters[name].shape[0]]
-                result[name] = result[name] + grad if name in result else grad
-    return result
+def _output_cotangent(plan: Plan, output: Tensor | None, like: Tensor, live: list) -> int:
+    graph = plan.kernels.inner
+    dims = graph.nodes[graph.output].dims
+    if output is None:
+        output = like.new_zeros(plan.geometry.total, _filled_width(plan, dims))
+    else:
+        output = _in_vectors(plan, output, dims)
+    live.append(output)
+    return output.data_ptr()
 
 
-def _vectors(vector, kernels, sized, geometry, given, planes, made) -> Tensor:
-    """The values of a product's vector at all steps and rows, (total, size)."""
-    node, depth = kernels.inner.nodes[vector], kernels.depth
-    units = number(node.dims[0], sized.sizes) if node.dims else 1
-    if node.op == "input":
-        name = node.attribute("name")
-        values = given.steps[name].reshape(geometry.total, units)
-        return values if values.stride(1) == 1 else values.contiguous()
-    if node.op in ("state", "delayed"):
-        ago = 1 if node.op == "state" else node.attribute("steps")
-        return planes.states[node.attribute("name")][geometry.before(ago, depth)][:, :units]
-    if f"factor:{vector}" in made:
-        return made[f"factor:{vector}"][:, :units]
-    slot = kernels._forwards["training"][1][vector]
-    column = kernels.sized(Variant("training"), sized.sizes, planes.kept.dtype).columns[KEPT][slot.number]
-    return planes.kept[:, column : column + units]
+def _cotangent_plane(plan: Plan, state, final, every, like: Tensor) -> Tensor:
+    """The cotangents of a state for every step, with what came for them from outside."""
+    geometry, depth = plan.geometry, plan.kernels.depth
+    units = _units(plan, state.dims)
+    first = depth * geometry.batch
+    plane = like.new_zeros(geometry.total + first, _width(plan, state.dims))
+    if every is not None:
+        plane[first:, :units] = every.reshape(-1, units)
+    if final is not None:
+        plane[geometry.ends(depth), :units] += final.reshape(-1, units)
+    return plane

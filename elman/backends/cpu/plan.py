@@ -1,0 +1,273 @@
+"""What of a call's words and memory is the same for every call of one shape: worked out once.
+
+A word with an address is a base that comes with the call, and an offset that does not. All of them
+are then filled in at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from elman.backends.cpu import threads
+from elman.backends.cpu.geometry import Geometry
+from elman.backends.cpu.kernel import Kernels, Sized, Variant
+from elman.backends.cpu.layout import COTANGENTS, KEPT, SCRATCH, SUMS
+from elman.backends.cpu.sources import Source
+from elman.equation.lowering import ONE
+from elman.equation.sizes import number
+
+WORKSPACE, ZEROS, LINES = "workspace", "zeros", "lines"
+ALIGNED = 16
+
+
+class Filled(NamedTuple):
+    """A vector of parameters that is copied, so that it fills whole machine vectors."""
+
+    name: str
+    units: int
+    width: int
+
+
+class Plan:
+    """One kernel, for given sizes, number type, rows and threads, and for parameters that lie in
+    given places.
+
+    Attributes:
+        sized: the kernel with its sizes.
+        bases: the names of the addresses that a call brings, in order.
+        workspace: elements of memory that a call needs for itself.
+        chunk: steps whose inputs' products are made at once.
+    """
+
+    def __init__(
+        self,
+        kernels: Kernels,
+        variant: Variant,
+        sizes: Mapping[str, int],
+        dtype: torch.dtype,
+        geometry: Geometry,
+        places: Mapping[str, Source],
+        shapes: Sequence[tuple[int, ...]],
+    ):
+        self.kernels, self.geometry = kernels, geometry
+        self.places, self.shapes = places, shapes
+        self.sized: Sized = kernels.sized(variant, sizes, dtype)
+        self.count = max(1, min(geometry.batch, torch.get_num_threads()))
+        self.bytes = dtype.itemsize
+        self.names = self.sized.names
+        self.words = self.sized.words.copy()
+        self.bases: list[str] = []
+        self.entries: list[tuple[int, int, int]] = []
+        self.tables: list[np.ndarray] = []
+        self.workspace = 0
+        self.sums: set[str] = set()
+        self.filled: dict[str, Filled] = {}
+        self._fixed()
+        self._weights()
+        self._vectors()
+        self._lines()
+        if self.sized.width[SCRATCH]:
+            rows = geometry.batch + self.count
+            self.add(f"base:{SCRATCH}", WORKSPACE, self.room(rows * self.sized.width[SCRATCH]))
+
+    def finish(self) -> None:
+        """Turn the entries into arrays, when all are there."""
+        columns = np.array(self.entries, np.int64).reshape(-1, 3)
+        self._word, self._base, self._offset = (np.ascontiguousarray(c) for c in columns.T)
+
+    def fill(self, addresses: Mapping[str, int]) -> np.ndarray:
+        """The block of a call, from the addresses of its bases."""
+        words = self.words.copy()
+        bases = np.array([addresses[name] for name in self.bases], np.int64)
+        words[self._word] = bases[self._base] + self._offset
+        return words
+
+    def run(self, words: np.ndarray) -> None:
+        threads.run(self.sized.address, words.ctypes.data, self.count)
+
+    # Entries.
+
+    def add(self, word: str, base: str, offset: int = 0) -> None:
+        """A word is the address of a base, `offset` elements on."""
+        if word in self.names:
+            if base not in self.bases:
+                self.bases.append(base)
+            self.entries.append((self.names[word], self.bases.index(base), offset * self.bytes))
+
+    def set(self, word: str, value: int) -> None:
+        if word in self.names:
+            self.words[self.names[word]] = value
+
+    def table(self, word: str, table: np.ndarray) -> None:
+        if word in self.names:
+            self.tables.append(table)
+            self.set(word, table.ctypes.data)
+
+    def buffer(self, name: str, base: str, width: int, offset: int = 0) -> None:
+        """A buffer whose rows are `width` elements apart."""
+        self.add(f"base:{name}", base, offset)
+        self.set(f"ld:{name}", width)
+
+    def reads(self, buffer: str) -> bool:
+        return f"base:{buffer}" in self.names
+
+    def room(self, elements: int) -> int:
+        """The place of so many elements in the call's workspace."""
+        start = self.workspace
+        self.workspace += -(-elements // ALIGNED) * ALIGNED
+        return start
+
+    def state_tables(self, name: str, *, ring: bool = False) -> None:
+        depth = self.kernels.depth
+        for ago in range(depth + 1):
+            at = self.geometry.ring if ring else self.geometry.slots
+            self.table(f"at:{name}:{ago or 'new'}", at(ago, depth))
+
+    def state_buffer(self, kind: str, name: str, base: str, width: int, offset: int = 0) -> None:
+        for ago in range(self.kernels.depth + 1):
+            self.buffer(f"{kind}:{name}:{ago or 'new'}", base, width, offset)
+
+    # What every kernel reads.
+
+    def _fixed(self) -> None:
+        geometry = self.geometry
+        self.chunk = min(geometry.steps, self.sized.chunk(-(-geometry.batch // self.count)))
+        for name, value in (
+            ("steps", geometry.steps), ("batch", geometry.batch), ("even", geometry.even),
+            ("chunk", self.chunk), ("barrier", threads.barrier_address()),
+        ):  # fmt: skip
+            self.set(name, value)
+        for name, table in (
+            ("alive", geometry.alive), ("at:packed", geometry.packed), ("at:kept", geometry.packed)
+        ):  # fmt: skip
+            self.table(name, table)
+
+    def _base_of(self, source: Source) -> str:
+        if not source.tensors:
+            return ZEROS
+        name = "+".join(map(str, source.tensors))
+        if len(source.tensors) > 1:
+            self.sums.add(name)
+        return name
+
+    def _weights(self) -> None:
+        names = weight_names(self.kernels)
+        for i, call in enumerate(self.sized.layout.calls()):
+            self.add(f"call:{i}:B", WORKSPACE, self.room(self.sized.packed[i]))
+            for j, rectangle in enumerate(call.rectangles):
+                source = self.places[names[rectangle.weight]]
+                columns = self.shapes[source.tensors[0]][1]
+                self.add(f"rectangle:{i}:{j}:W", self._base_of(source), source.row * columns)
+                self.set(f"rectangle:{i}:{j}:ldw", columns)
+
+    def _vectors(self) -> None:
+        for p in self.kernels.inner.parameters:
+            if self.reads(f"vector:{p.name}"):
+                source = self.places[p.name]
+                units = number(p.dims[0], self.sized.sizes) if p.dims else 1
+                width = -(-units // self.sized.lanes) * self.sized.lanes
+                if units == width or not p.dims or p.dims[0] == ONE:
+                    self.add(f"base:vector:{p.name}", self._base_of(source), source.row)
+                else:
+                    self._base_of(source)
+                    self.filled[p.name] = Filled(p.name, units, width)
+                    self.add(f"base:vector:{p.name}", f"filled:{p.name}")
+
+    def _lines(self) -> None:
+        """What gathers start from: the biases side by side; in one tensor already, if so."""
+        sized, layout = self.sized, self.sized.layout
+        self.line: list[tuple[str, int, int]] = []
+        for value, start in layout.starts.items():
+            name = layout.program.ops[start].attribute("name")
+            slot = layout.slots[value].number
+            units = number(layout.sizes[KEPT][slot], sized.sizes)
+            self.line.append((name, sized.columns[KEPT][slot], units))
+        widths = [
+            sized.panel * int(self.words[self.names[f"call:{i}:panels"]])
+            for i in range(len(layout.calls()))
+        ]
+        self.line_width = max([sized.width[KEPT], sized.panel, *widths])
+        if not self.line:
+            self.add("base:lines", ZEROS)
+            return
+        first = self.places[self.line[0][0]]
+        base = first.row - self.line[0][1]
+        exact = sized.exact and sum(units for *_, units in self.line) == sized.width[KEPT]
+        direct = exact and base == 0 and first.tensors and all(
+            self.places[name] == Source(first.tensors, column) for name, column, _ in self.line
+        )
+        if direct:
+            self.add("base:lines", self._base_of(first))
+            self.line = []
+        else:
+            for name, *_ in self.line:
+                self._base_of(self.places[name])
+            self.add("base:lines", LINES)
+
+    # What a call makes of the parameters' tensors.
+
+    def prepared(self, tensors: Sequence[Tensor], live: list) -> dict[str, int]:
+        """The addresses of the parameters; what is made for them is put in `live`."""
+        addresses = {}
+        own = []
+        for i, tensor in enumerate(tensors):
+            if not tensor.is_contiguous():
+                tensor = tensor.contiguous()
+                live.append(tensor)
+            own.append(tensor)
+            addresses[str(i)] = tensor.data_ptr()
+        made: dict[str, Tensor] = {}
+        for name in self.sums:
+            one, other = map(int, name.split("+"))
+            made[name] = own[one] + own[other]
+            addresses[name] = made[name].data_ptr()
+        live.extend(made.values())
+
+        def vector(name: str, units: int) -> Tensor | None:
+            source = self.places[name]
+            if not source.tensors:
+                return None
+            key = "+".join(map(str, source.tensors))
+            whole = made[key] if key in made else own[source.tensors[0]]
+            return whole.reshape(-1)[source.row : source.row + units]
+
+        for name, units, width in self.filled.values():
+            value = vector(name, units)
+            copy = own[0].new_zeros(width)
+            if value is not None:
+                copy[:units] = value
+            live.append(copy)
+            addresses[f"filled:{name}"] = copy.data_ptr()
+        if self.line:
+            line = own[0].new_zeros(self.line_width)
+            for name, column, units in self.line:
+                value = vector(name, units)
+                if value is not None:
+                    line[column : column + units] = value
+            live.append(line)
+            addresses[LINES] = line.data_ptr()
+        if ZEROS in self.bases:
+            addresses[ZEROS] = self._zeros(own[0] if own else torch.zeros(())).data_ptr()
+        return addresses
+
+    def _zeros(self, like: Tensor) -> Tensor:
+        if not hasattr(self, "_zero_line"):
+            width = max([self.line_width, *(s[0] for s in self.shapes)])
+            dtype = torch.float32 if self.bytes == 4 else torch.float64
+            self._zero_line = torch.zeros(width + self.sized.panel, dtype=dtype)
+        return self._zero_line
+
+
+def weight_names(kernels: Kernels) -> dict[int, str]:
+    """By node of the inner step, the names of its parameters."""
+    return {
+        i: n.attribute("name") for i, n in enumerate(kernels.inner.nodes) if n.op == "parameter"
+    }
+
+
+__all__ = ["COTANGENTS", "KEPT", "SUMS", "Plan", "weight_names"]

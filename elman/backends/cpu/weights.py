@@ -1,0 +1,177 @@
+"""The gradients of the parameters' tensors, from what a backward's walk leaves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import Tensor
+
+from elman.backends.cpu.gradient import Product, Products
+from elman.backends.cpu.layout import COTANGENTS, KEPT, SUMS
+from elman.backends.cpu.plan import Plan, weight_names
+from elman.equation.sizes import number
+
+if TYPE_CHECKING:
+    from elman.backends.cpu.walk import Given, Planes
+
+
+class Piece(NamedTuple):
+    """Rows of a tensor's gradient, and where they come from: the first column."""
+
+    tensor: int
+    row: int
+    rows: int
+    column: int
+
+
+class Weights:
+    """The plan of all gradients of parameters.
+
+    Products of the same vector whose cotangents lie side by side, and whose weights do too, are one
+    product into their tensor's gradient.
+    """
+
+    def __init__(self, plan: Plan, training: Plan):
+        self.plan, self.training = plan, training
+        self.columns = plan.sized.columns
+        self.vectors: list[int] = []
+        self.pieces: list[tuple[int, Piece]] = []
+        for vector, found in self._by_vector().items():
+            for piece in _joined(sorted(found, key=lambda p: p.column)):
+                self.pieces.append((vector, piece))
+        self.sums = self._sums()
+        self.tensors = sorted({p.tensor for _, p in self.pieces})
+        self.whole = self._covered()
+        self.products = Products(plan.sized.element)
+
+    def _by_vector(self) -> dict[int, list[Piece]]:
+        plan, layout = self.plan, self.plan.sized.layout
+        names = weight_names(plan.kernels)
+        slots = {
+            r.role[1]: layout.cotangents[r.value] for r in layout.program.roots
+            if r.role[0] == "cotangent"
+        }  # fmt: skip
+        found: dict[int, list[Piece]] = {}
+        for p in plan.kernels.schedule.backward.products:
+            source = plan.places[names[p.weight]]
+            slot = slots[p.cotangent].number
+            rows = number(layout.sizes[COTANGENTS][slot], plan.sized.sizes)
+            piece = Piece(source.tensors[0], source.row, rows, self.columns[COTANGENTS][slot])
+            found.setdefault(p.vector, []).append(piece)
+        return found
+
+    def _sums(self) -> dict[int, list[Piece]]:
+        """By tensor the pieces of the vectors' gradients, and where their sums stand."""
+        plan, layout = self.plan, self.plan.sized.layout
+        names = weight_names(plan.kernels)
+        found: dict[int, list[Piece]] = {}
+        roots = [r for r in layout.program.roots if r.role[0] == "vector"]
+        for root, column in zip(roots, self.columns[SUMS], strict=True):
+            source = plan.places[names[root.role[1]]]
+            units = number(root.size, plan.sized.sizes)
+            for tensor in source.tensors:
+                found.setdefault(tensor, []).append(Piece(tensor, source.row, units, column))
+        return {tensor: _joined(sorted(pieces)) for tensor, pieces in found.items()}
+
+    def _covered(self) -> set[int]:
+        """The tensors of which every row is written once."""
+        rows: dict[int, list[tuple[int, int]]] = {}
+        for _, p in self.pieces:
+            rows.setdefault(p.tensor, []).append((p.row, p.row + p.rows))
+        whole = set()
+        for tensor, spans in rows.items():
+            spans.sort()
+            ends = [0, *(end for _, end in spans)]
+            if ends[-1] == self.plan.shapes[tensor][0] and all(
+                start == end for (start, _), end in zip(spans, ends, strict=False)
+            ):
+                whole.add(tensor)
+        return whole
+
+    def gradients(
+        self, given: Given, planes: Planes, dual: Tensor, zeroed: Tensor, made: dict[str, Tensor]
+    ) -> list[Tensor | None]:
+        """The gradient of each of the parameters' tensors; None where none came."""
+        plan = self.plan
+        result: list[Tensor | None] = [None] * len(plan.shapes)
+        width = {}
+        for tensor in self.tensors:
+            columns = plan.shapes[tensor][1]
+            width[tensor] = -(-columns // plan.sized.panel) * plan.sized.panel
+            new = dual.new_empty if tensor in self.whole else dual.new_zeros
+            result[tensor] = new(plan.shapes[tensor][0], width[tensor])
+        self._multiply(given, planes, dual, made, result)
+        for tensor in self.tensors:
+            result[tensor] = result[tensor][:, : plan.shapes[tensor][1]]
+        if self.sums:
+            self._add_sums(zeroed, result)
+        return result
+
+    def _multiply(self, given, planes, dual, made, result) -> None:
+        values: dict[int, Tensor] = {}
+        jobs, written = [], {}
+        for vector, piece in self.pieces:
+            if vector not in values:
+                values[vector] = self._values(vector, given, planes, made)
+            a = dual[:, piece.column : piece.column + piece.rows]
+            span = slice(piece.row, piece.row + piece.rows)
+            # A weight that several products share has the sum of their gradients.
+            again = any(
+                piece.row < end and start < span.stop
+                for start, end in written.get(piece.tensor, ())
+            )
+            written.setdefault(piece.tensor, []).append((span.start, span.stop))
+            jobs.append(Product(a, values[vector], result[piece.tensor][span], again))
+        if jobs:
+            self.products.run(jobs)
+
+    def _values(self, vector: int, given, planes, made) -> Tensor:
+        """The values of a product's vector at all steps and rows, (total, size)."""
+        plan = self.plan
+        kernels, geometry = plan.kernels, plan.geometry
+        node, depth = kernels.inner.nodes[vector], kernels.depth
+        units = number(node.dims[0], plan.sized.sizes) if node.dims else 1
+        if node.op == "input":
+            values = given.steps[node.attribute("name")].reshape(geometry.total, units)
+            return values.contiguous()
+        if node.op in ("state", "delayed"):
+            ago = 1 if node.op == "state" else node.attribute("steps")
+            plane = planes.states[node.attribute("name")][geometry.before(ago, depth)]
+            return plane[:, :units]
+        if f"factor:{vector}" in made:
+            return made[f"factor:{vector}"][:, :units]
+        slot = kernels.kept[vector]
+        column = self.training.sized.columns[KEPT][slot.number]
+        return planes.kept[:, column : column + units]
+
+    def _add_sums(self, zeroed: Tensor, result: list[Tensor | None]) -> None:
+        plan = self.plan
+        width = plan.sized.width[SUMS]
+        total = zeroed[: plan.count * width]
+        total = total.view(plan.count, width).sum(0) if plan.count > 1 else total.clone()
+        for tensor, pieces in self.sums.items():
+            shape = plan.shapes[tensor]
+            rows = shape[0] if shape else 1
+            if len(pieces) == 1 and pieces[0].rows == rows:
+                gradient = total[pieces[0].column : pieces[0].column + rows].view(shape)
+            else:
+                gradient = total.new_zeros(rows)
+                for p in pieces:
+                    gradient[p.row : p.row + p.rows] += total[p.column : p.column + p.rows]
+                gradient = gradient.view(shape)
+            before = result[tensor]
+            result[tensor] = gradient if before is None else before + gradient
+
+
+def _joined(pieces: list[Piece]) -> list[Piece]:
+    """Neighbours in both places as one."""
+    joined: list[Piece] = []
+    for piece in pieces:
+        last = joined[-1] if joined else None
+        if last and last.tensor == piece.tensor and (
+            last.row + last.rows, last.column + last.rows
+        ) == (piece.row, piece.column):
+            joined[-1] = last._replace(rows=last.rows + piece.rows)
+        else:
+            joined.append(piece)
+    return joined
