@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from elman.backends.cpu.kernel import Kernels
 from elman.backends.cpu.sources import Parameters, by_name, own
 from elman.backends.cpu.walk import Cotangents, Given, Planes, Walk, backward, forward
 from elman.equation.evaluate import value_of
-from elman.equation.graph import SEQUENCE, STEP
+from elman.equation.graph import SEQUENCE, STEP, Graph
 from elman.equation.sizes import number
 
 
@@ -30,7 +31,13 @@ def run(
         parameters: those of the cell.
         call: what is asked for.
     """
+    if torch.is_autocast_enabled("cpu"):
+        # Inputs may come in half precision; what torch computes here would be in it too.
+        with torch.autocast("cpu", enabled=False):
+            return run(kernels, sizes, parameters, _of_one_type(call, parameters.tensors))
     steps, batch = call.x.shape[:2]
+    if not batch:
+        return _without_rows(kernels.graph, sizes, parameters, call)
     if call.lengths is None and call.resets is None:
         geometry = whole(steps, batch)
     else:
@@ -51,6 +58,35 @@ def run(
     if call.return_states:
         states = tuple(_spread(every[s.name], call, geometry) for s in graph.states)
     return Result(_spread(out, call, geometry), carried, states)
+
+
+def _of_one_type(call: Call, parameters: Sequence[Tensor]) -> Call:
+    """A call whose numbers are all of the parameters' type: words of a kernel carry no type."""
+    dtype = parameters[0].dtype if parameters else call.x.dtype
+
+    def fit(values: Any) -> Any:
+        if isinstance(values, Mapping):
+            return {name: value.to(dtype) for name, value in values.items()}
+        return values and tuple(value.to(dtype) for value in values)
+
+    return replace(
+        call, x=call.x.to(dtype), carried=fit(call.carried), fresh=fit(call.fresh),
+        step_extras=fit(call.step_extras), sequence_extras=fit(call.sequence_extras),
+    )  # fmt: skip
+
+
+def _without_rows(
+    graph: Graph, sizes: Mapping[str, int], parameters: Parameters, call: Call
+) -> Result:
+    """A batch without rows: nothing to walk, so the reference gives the shapes and the graph."""
+    return Result(
+        *reference.run(
+            graph, by_name(parameters, graph.parameter_shapes(sizes)), call.x, call.carried,
+            fresh=call.fresh, lengths=call.lengths, resets=call.resets,
+            extras={**call.step_extras, **call.sequence_extras},
+            return_states=call.return_states,
+        )
+    )  # fmt: skip
 
 
 # Rows in order.
