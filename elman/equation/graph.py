@@ -99,6 +99,10 @@ class Graph:
         return self._structure == other._structure
 
     def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
         return hash(self._structure)
 
     @cached_property

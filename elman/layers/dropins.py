@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from elman.backends.cpu.sources import Parameters, Source, own, stacked
+from elman.backends.cpu.sources import Parameters, stacked
 from elman.backends.torch_kernel import KERNELS, Kernel
 from elman.equation import initialise
 from elman.errors import InputError
@@ -109,20 +109,14 @@ class _Stacked(RecurrentLayer):
         return parameters
 
     def _cpu_parameters(self, layer: int, direction: int) -> Parameters:
-        kernel = self._kernel
+        kernel, end = self._kernel, f"_l{layer}{DIRECTIONS[direction]}"
         tensors = self.stacked_parameters(layer, direction)
-        held = stacked(
-            tensors, kernel.gates, kernel.second_biases, kernel.projection, self.hidden_size
-        )
-        if not self._added:
-            return held
-        end = f"_l{layer}{DIRECTIONS[direction]}"
-        more = own({p.name: getattr(self, p.name + end) for p in self._added})
-        places = {
-            name: Source((len(tensors) + source.tensors[0],), 0)
-            for name, source in more.places.items()
-        }
-        return Parameters((*tensors, *more.tensors), {**held.places, **places})
+        added = tuple(p.name for p in self._added)
+        places = stacked(
+            kernel.gates, tuple(kernel.second_biases.items()), kernel.projection, self.hidden_size,
+            self.bias, added,
+        )  # fmt: skip
+        return Parameters((*tensors, *(getattr(self, name + end) for name in added)), places)
 
     def _weight(self) -> Tensor:
         return getattr(self, self._weight_names[0][0])

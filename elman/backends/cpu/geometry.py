@@ -46,6 +46,20 @@ class Geometry:
     lengths: Tensor | None = None
     tables: dict = field(default_factory=dict)
 
+    def address(self, kind: str, number: int, depth: int) -> int:
+        """The address of a table: "alive", "packed", "slots" or "ring" of so many steps ago, or
+        "turning" over so many steps."""
+        key = ("address", kind, number, depth)
+        if key not in self.tables:
+            if kind in ("alive", "packed"):
+                table = self.alive if kind == "alive" else self.packed
+            elif kind == "turning":
+                table = self.turning(number)
+            else:
+                table = (self.slots if kind == "slots" else self.ring)(number, depth)
+            self.tables[key] = (table.ctypes.data, table)
+        return self.tables[key][0]
+
     def slots(self, steps_ago: int, depth: int) -> np.ndarray:
         """At which row of a state's plane the value of `steps_ago` steps before each step lies;
         0 is the value that the step itself makes. The plane begins with `depth` times the batch."""

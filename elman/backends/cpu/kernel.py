@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,7 @@ class Kernels:
         self.depth = 1 + max(
             (line.depth for line in self.inner.lines if line.kind == "state"), default=0
         )
+        self.plans: dict[tuple, Any] = {}
         self._forwards = {
             kind: forward_layout(getattr(self.schedule, kind)) for kind in ("training", "inference")
         }

@@ -34,14 +34,14 @@ class Filled(NamedTuple):
 
 
 class Plan:
-    """One kernel, for given sizes, number type, rows and threads, and for parameters that lie in
-    given places.
+    """One kernel, for given sizes, number type and threads, and for parameters that lie in given
+    places; the rows and steps come with the call.
 
     Attributes:
         sized: the kernel with its sizes.
+        count: how many threads the rows are split over.
         bases: the names of the addresses that a call brings, in order.
-        workspace: elements of memory that a call needs for itself.
-        chunk: steps whose inputs' products are made at once.
+        workspace: elements of memory that a call needs for packed weights.
     """
 
     def __init__(
@@ -50,20 +50,19 @@ class Plan:
         variant: Variant,
         sizes: Mapping[str, int],
         dtype: torch.dtype,
-        geometry: Geometry,
+        count: int,
         places: Mapping[str, Source],
         shapes: Sequence[tuple[int, ...]],
     ):
-        self.kernels, self.geometry = kernels, geometry
+        self.kernels, self.count = kernels, count
         self.places, self.shapes = places, shapes
         self.sized: Sized = kernels.sized(variant, sizes, dtype)
-        self.count = max(1, min(geometry.batch, torch.get_num_threads()))
         self.bytes = dtype.itemsize
         self.names = self.sized.names
         self.words = self.sized.words.copy()
         self.bases: list[str] = []
         self.entries: list[tuple[int, int, int]] = []
-        self.tables: list[np.ndarray] = []
+        self.tables: list[tuple[int, str, int]] = []
         self.workspace = 0
         self.sums: set[str] = set()
         self.filled: dict[str, Filled] = {}
@@ -71,21 +70,34 @@ class Plan:
         self._weights()
         self._vectors()
         self._lines()
-        if self.sized.width[SCRATCH]:
-            rows = geometry.batch + self.count
-            self.add(f"base:{SCRATCH}", WORKSPACE, self.room(rows * self.sized.width[SCRATCH]))
+        self.add(f"base:{SCRATCH}", SCRATCH)
 
     def finish(self) -> None:
         """Turn the entries into arrays, when all are there."""
         columns = np.array(self.entries, np.int64).reshape(-1, 3)
         self._word, self._base, self._offset = (np.ascontiguousarray(c) for c in columns.T)
+        self._shape = np.array([self.names[n] for n in ("steps", "batch", "even", "chunk")])
+        self._tables = np.array([word for word, _, _ in self.tables], np.int64)
 
-    def fill(self, addresses: Mapping[str, int]) -> np.ndarray:
-        """The block of a call, from the addresses of its bases."""
+    def fill(self, geometry: Geometry, addresses: Mapping[str, int]) -> np.ndarray:
+        """The block of a call, from where its rows lie and the addresses of its bases."""
         words = self.words.copy()
         bases = np.array([addresses[name] for name in self.bases], np.int64)
         words[self._word] = bases[self._base] + self._offset
+        words[self._shape] = (
+            geometry.steps, geometry.batch, geometry.even, self.chunk(geometry),
+        )  # fmt: skip
+        depth = self.kernels.depth
+        chunk = self.chunk(geometry)
+        words[self._tables] = [
+            geometry.address(kind, chunk if kind == "turning" else n, depth)
+            for _, kind, n in self.tables
+        ]
         return words
+
+    def chunk(self, geometry: Geometry) -> int:
+        """For how many steps the inputs' products are made at once."""
+        return min(geometry.steps, self.sized.chunk(-(-geometry.batch // self.count)))
 
     def run(self, words: np.ndarray) -> None:
         threads.run(self.sized.address, words.ctypes.data, self.count)
@@ -103,10 +115,10 @@ class Plan:
         if word in self.names:
             self.words[self.names[word]] = value
 
-    def table(self, word: str, table: np.ndarray) -> None:
+    def table(self, word: str, kind: str, number_: int = 0) -> None:
+        """A word is the address of one of the geometry's tables."""
         if word in self.names:
-            self.tables.append(table)
-            self.set(word, table.ctypes.data)
+            self.tables.append((self.names[word], kind, number_))
 
     def buffer(self, name: str, base: str, width: int, offset: int = 0) -> None:
         """A buffer whose rows are `width` elements apart."""
@@ -123,10 +135,8 @@ class Plan:
         return start
 
     def state_tables(self, name: str, *, ring: bool = False) -> None:
-        depth = self.kernels.depth
-        for ago in range(depth + 1):
-            at = self.geometry.ring if ring else self.geometry.slots
-            self.table(f"at:{name}:{ago or 'new'}", at(ago, depth))
+        for ago in range(self.kernels.depth + 1):
+            self.table(f"at:{name}:{ago or 'new'}", "ring" if ring else "slots", ago)
 
     def state_buffer(self, kind: str, name: str, base: str, width: int, offset: int = 0) -> None:
         for ago in range(self.kernels.depth + 1):
@@ -135,17 +145,9 @@ class Plan:
     # What every kernel reads.
 
     def _fixed(self) -> None:
-        geometry = self.geometry
-        self.chunk = min(geometry.steps, self.sized.chunk(-(-geometry.batch // self.count)))
-        for name, value in (
-            ("steps", geometry.steps), ("batch", geometry.batch), ("even", geometry.even),
-            ("chunk", self.chunk), ("barrier", threads.barrier_address()),
-        ):  # fmt: skip
-            self.set(name, value)
-        for name, table in (
-            ("alive", geometry.alive), ("at:packed", geometry.packed), ("at:kept", geometry.packed)
-        ):  # fmt: skip
-            self.table(name, table)
+        self.set("barrier", threads.barrier_address())
+        self.table("alive", "alive")
+        self.table("at:packed", "packed")
 
     def _base_of(self, source: Source) -> str:
         if not source.tensors:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cache
 from typing import NamedTuple
 
 from torch import Tensor
@@ -30,42 +31,50 @@ def own(parameters: Mapping[str, Tensor]) -> Parameters:
         >>> own({"b": torch.zeros(2)}).places["b"]
         Source(tensors=(0,), row=0)
     """
-    places = {name: Source((i,), 0) for i, name in enumerate(parameters)}
-    return Parameters(tuple(parameters.values()), places)
+    return Parameters(tuple(parameters.values()), _own(tuple(parameters)))
 
 
+@cache
+def _own(names: tuple[str, ...]) -> Mapping[str, Source]:
+    return {name: Source((i,), 0) for i, name in enumerate(names)}
+
+
+@cache
 def stacked(
-    tensors: Sequence[Tensor],
-    gates: Sequence[tuple[str, str, str]],
-    second: Mapping[int, str],
+    gates: tuple[tuple[str, str, str], ...],
+    second: tuple[tuple[int, str], ...],
     projection: str | None,
     hidden: int,
-) -> Parameters:
-    """Parameters as torch.nn stacks them: W_ih, W_hh, with biases b_ih and b_hh, and a projection.
+    biased: bool,
+    added: tuple[str, ...],
+) -> Mapping[str, Source]:
+    """Places in the tensors as torch.nn stacks them: W_ih, W_hh, b_ih and b_hh, a projection.
 
     Args:
-        tensors: the stacked tensors, with or without the two biases.
         gates: for each gate in torch's order the names of W, U, and the bias.
-        second: by gate, the name of the bias that stands within the product of the state.
+        second: gates with the name of a bias that stands within the product of the state.
         projection: the name of the matrix that projects the output.
         hidden: rows of a gate.
+        biased: whether there are the two biases.
+        added: the names of parameters that follow, each a tensor of its own.
     """
-    biased = len(tensors) - (projection is not None) == 4
-    places = {}
+    places, within = {}, dict(second)
     for i, (w, u, b) in enumerate(gates):
         row = i * hidden
         places[w], places[u] = Source((0,), row), Source((1,), row)
         if not biased:
             places[b] = Source((), 0)
-            if i in second:
-                places[second[i]] = Source((), 0)
-        elif i in second:
-            places[b], places[second[i]] = Source((2,), row), Source((3,), row)
+            if i in within:
+                places[within[i]] = Source((), 0)
+        elif i in within:
+            places[b], places[within[i]] = Source((2,), row), Source((3,), row)
         else:
             places[b] = Source((2, 3), row)
-    if projection is not None:
-        places[projection] = Source((len(tensors) - 1,), 0)
-    return Parameters(tuple(tensors), places)
+    count = 4 if biased else 2
+    for name in (*(() if projection is None else (projection,)), *added):
+        places[name] = Source((count,), 0)
+        count += 1
+    return places
 
 
 def by_name(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from elman.backends.cpu.geometry import Geometry
 from elman.backends.cpu.kernel import Kernels, Variant
-from elman.backends.cpu.layout import COTANGENTS, KEPT, SUMS
+from elman.backends.cpu.layout import COTANGENTS, KEPT, SCRATCH, SUMS
 from elman.backends.cpu.plan import WORKSPACE, Plan
 from elman.backends.cpu.sources import Parameters, Source
 from elman.backends.cpu.weights import Weights
@@ -22,7 +22,8 @@ from elman.equation.sizes import number
 class Walk(NamedTuple):
     """One walk: the kernels, the sizes by name, where rows and parameters lie, what comes out.
 
-    `every` asks for every state at every step; `key` names all but the geometry.
+    `every` asks for every state at every step. `places` lives as long as its layer, and the plans
+    are known by it.
     """
 
     kernels: Kernels
@@ -34,15 +35,17 @@ class Walk(NamedTuple):
     dtype: torch.dtype
 
     def plan(self, kind: str, planes: tuple[str, ...] = ()) -> Plan:
-        """The plan of a kernel for this walk, kept with the geometry."""
+        """The plan of a kernel for this walk."""
+        count = max(1, min(self.geometry.batch, torch.get_num_threads()))
+        known = self.kernels.plans
         key = (
-            "plan", id(self.kernels), kind, planes, self.every, self.shapes,
-            tuple(self.sizes.values()), self.dtype, torch.get_num_threads(),
-            tuple(self.places.values()),
+            kind, planes, self.every, id(self.places), tuple(self.sizes.values()), self.dtype, count
         )  # fmt: skip
-        known = self.geometry.tables
         if key not in known:
-            known[key] = _forward_plan(self, kind) if kind != "backward" else _Back(self, planes)
+            known[key] = (
+                _forward_plan(self, kind, count) if kind != "backward"
+                else _Back(self, planes, count)
+            )  # fmt: skip
         return known[key]
 
 
@@ -81,15 +84,12 @@ def _units(plan: Plan, dims: Sequence[str]) -> int:
 # The forward.
 
 
-def _forward_plan(walk: Walk, kind: str) -> Plan:
-    kernels, geometry = walk.kernels, walk.geometry
-    plan = Plan(
-        kernels, Variant(kind), walk.sizes, walk.dtype, geometry, walk.places, walk.shapes
-    )
+def _forward_plan(walk: Walk, kind: str, count: int) -> Plan:
+    kernels = walk.kernels
+    plan = Plan(kernels, Variant(kind), walk.sizes, walk.dtype, count, walk.places, walk.shapes)
     _plan_inputs(plan)
     plan.buffer(KEPT, KEPT, plan.sized.width[KEPT])
-    if kind == "inference":
-        plan.table("at:kept", geometry.turning(plan.chunk))
+    plan.table("at:kept", "packed" if kind == "training" else "turning")
     graph = kernels.inner
     for state, index in zip(graph.states, graph.new_states, strict=True):
         ring = not (kind == "training" or walk.every or index == graph.output)
@@ -120,7 +120,7 @@ def forward(walk: Walk, given: Given, *, training: bool) -> Planes:
     addresses = plan.prepared(given.parameters.tensors, live)
     like = _like(given)
     _input_addresses(plan, given, addresses, live)
-    rows = geometry.total if training else plan.chunk * batch
+    rows = geometry.total if training else plan.chunk(geometry) * batch
     kept = like.new_empty(rows, plan.sized.width[KEPT])
     addresses[KEPT] = kept.data_ptr()
     planes = {}
@@ -136,7 +136,7 @@ def forward(walk: Walk, given: Given, *, training: bool) -> Planes:
         width = _width(plan, graph.nodes[graph.output].dims)
         output = like.new_empty(geometry.total, width)
         addresses["output"] = output.data_ptr()
-    _run(plan, addresses, like, live)
+    _run(plan, geometry, addresses, like, live)
     return Planes(planes, output, kept)
 
 
@@ -149,14 +149,26 @@ def _begin(plane: Tensor, beginning: Tensor, rows: int, dims: Sequence[str]) -> 
         plane[:rows, : beginning.shape[1]] = beginning
 
 
-def _run(plan: Plan, addresses: dict[str, int], like: Tensor, live: list) -> None:
-    workspace = like.new_empty(max(plan.workspace, 1))
-    if not plan.sized.exact:
-        # The columns between the packed weights of two slots are never written, but multiplied.
-        workspace.zero_()
+def _run(
+    plan: Plan,
+    geometry: Geometry,
+    addresses: dict[str, int],
+    like: Tensor,
+    live: list,
+    skipped: Sequence[int] = (),
+) -> None:
+    """Fill the words that are left, with memory for the call, and go."""
+    scratch = (geometry.batch + plan.count) * plan.sized.width[SCRATCH]
+    new = like.new_empty if plan.sized.exact else like.new_zeros
+    # The columns between the packed weights of two slots are never written, but multiplied.
+    workspace = new(plan.workspace + scratch + 1)
     addresses[WORKSPACE] = workspace.data_ptr()
+    addresses[SCRATCH] = workspace.data_ptr() + plan.workspace * plan.bytes
     live.append(workspace)
-    plan.run(plan.fill(addresses))
+    words = plan.fill(geometry, addresses)
+    for place in skipped:
+        words[place] = 0
+    plan.run(words)
 
 
 def _like(given: Given) -> Tensor:
@@ -198,18 +210,18 @@ class Cotangents:
 class _Back(Plan):
     """The plan of a backward, with that of its weights' gradients."""
 
-    def __init__(self, walk: Walk, planes: tuple[str, ...]):
-        kernels, geometry = walk.kernels, walk.geometry
+    def __init__(self, walk: Walk, planes: tuple[str, ...], count: int):
+        kernels = walk.kernels
         super().__init__(
-            kernels, Variant("backward", planes), walk.sizes, walk.dtype, geometry, walk.places,
+            kernels, Variant("backward", planes), walk.sizes, walk.dtype, count, walk.places,
             walk.shapes,
         )  # fmt: skip
         sized, graph = self.sized, kernels.inner
         _plan_inputs(self)
         self.buffer(KEPT, KEPT, sized.width[KEPT])
         self.buffer(COTANGENTS, COTANGENTS, sized.width[COTANGENTS])
-        self.zeroed = self._take(0, self.count * sized.width[SUMS], SUMS, sized.width[SUMS])
-        self.carries: dict[str, int] = {}
+        self.table("at:kept", "packed")
+        self.buffer(SUMS, SUMS, sized.width[SUMS])
         for state in graph.states:
             width = _width(self, state.dims)
             self.state_tables(state.name)
@@ -217,13 +229,10 @@ class _Back(Plan):
             if state.name in planes:
                 self.state_buffer("plane", state.name, f"plane:{state.name}", width)
             else:
-                self.carries[state.name] = self.zeroed
-                self.zeroed = self._take(
-                    self.zeroed, geometry.batch * width, f"carry:{state.name}", width
-                )
+                self.buffer(f"carry:{state.name}", f"carry:{state.name}", width)
         dims = graph.nodes[graph.output].dims
         self.buffer("output:cotangent", "output:cotangent", _filled_width(self, dims))
-        self.made: list[tuple[str, tuple, int, int, str]] = []
+        self.made: list[tuple[str, tuple, int]] = []
         written = {s.slot.buffer for stores in sized.layout.stores.values() for s in stores}
         self.skipped: dict[str, list[int]] = {}
         for root in sized.layout.program.roots:
@@ -232,10 +241,9 @@ class _Back(Plan):
             if kind not in buffers:
                 continue
             buffer = f"{buffers[kind]}:{name}"
-            rows = geometry.batch if kind == "sequence" else geometry.total
             width = sized.padded(root.size)
             self.buffer(buffer, buffer, width)
-            self.made.append((buffer, root.role, rows, width, root.size))
+            self.made.append((buffer, root.role, width))
             if kind == "step" and buffer not in written:
                 self.skipped[buffer] = [
                     self.names[f"call:{i}:B"] for i, call in enumerate(sized.layout.calls())
@@ -243,11 +251,6 @@ class _Back(Plan):
                 ]  # fmt: skip
         self.finish()
         self.weights = Weights(self, walk.plan("training"))
-
-    def _take(self, start: int, elements: int, buffer: str, width: int) -> int:
-        """A buffer in the memory that begins as zeros."""
-        self.buffer(buffer, "zeroed", width, start)
-        return start + -(-elements // 16) * 16
 
 
 def _filled_width(plan: Plan, dims: Sequence[str]) -> int:
@@ -286,43 +289,39 @@ def backward(
     sized = plan.sized
     new = like.new_empty if sized.exact else like.new_zeros
     dual = new(geometry.total, max(sized.width[COTANGENTS], 1))
-    zeroed = like.new_zeros(max(plan.zeroed, 1))
-    addresses[COTANGENTS], addresses["zeroed"] = dual.data_ptr(), zeroed.data_ptr()
-    addresses["output:cotangent"] = _output_cotangent(plan, output, like, live)
+    widths = {s.name: _width(plan, s.dims) for s in graph.states}
+    start = plan.count * sized.width[SUMS]
+    zeroed = like.new_zeros(start + geometry.batch * sum(widths.values()) + 1)
+    addresses[COTANGENTS], addresses[SUMS] = dual.data_ptr(), zeroed.data_ptr()
+    addresses["output:cotangent"] = _output_cotangent(plan, geometry, output, like, live)
     begun = {}
     for state in graph.states:
         addresses[f"state:{state.name}"] = planes.states[state.name].data_ptr()
-        units, width, final = (
-            _units(plan, state.dims), _width(plan, state.dims), finals.get(state.name)
-        )  # fmt: skip
+        units, width, final = _units(plan, state.dims), widths[state.name], finals.get(state.name)
         if state.name in lined:
-            plane = _cotangent_plane(plan, state, final, every.get(state.name), like)
+            plane = _cotangent_plane(plan, geometry, state, final, every.get(state.name), like)
             addresses[f"plane:{state.name}"] = plane.data_ptr()
             live.append(plane)
             begun[state.name] = plane[: depth * geometry.batch, :units]
             continue
-        start = plan.carries[state.name]
         carry = zeroed[start : start + geometry.batch * width].view(geometry.batch, width)
+        start += geometry.batch * width
+        addresses[f"carry:{state.name}"] = carry.data_ptr()
         carry = carry if units == width else carry[:, :units]
         if final is not None:
             carry.copy_(final.reshape(carry.shape))
         begun[state.name] = carry
-    made = {}
-    for buffer, role, rows, width, _ in plan.made:
+    made, skipped = {}, []
+    for buffer, role, width in plan.made:
         if buffer in plan.skipped and role[1] not in wanted:
             addresses[buffer] = 0
+            skipped += plan.skipped[buffer]
             continue
         fresh = like.new_zeros if role[0] == "sequence" else like.new_empty
-        made[buffer] = fresh(rows, width)
+        made[buffer] = fresh(geometry.batch if role[0] == "sequence" else geometry.total, width)
         addresses[buffer] = made[buffer].data_ptr()
-    workspace = new(max(plan.workspace, 1))
-    addresses[WORKSPACE] = workspace.data_ptr()
-    words = plan.fill(addresses)
-    for buffer, calls in plan.skipped.items():
-        if buffer not in made:
-            words[calls] = 0
-    plan.run(words)
-    parameters = plan.weights.gradients(given, planes, dual, zeroed, made)
+    _run(plan, geometry, addresses, like, live, skipped)
+    parameters = plan.weights.gradients(geometry, given, planes, dual, zeroed, made)
     steps, sequences = {}, {}
     for i in graph.inputs:
         for kind, found in (("cotangent", steps), ("rows", sequences)):
@@ -331,20 +330,24 @@ def backward(
     return Cotangents(parameters, steps, sequences, begun)
 
 
-def _output_cotangent(plan: Plan, output: Tensor | None, like: Tensor, live: list) -> int:
+def _output_cotangent(
+    plan: Plan, geometry: Geometry, output: Tensor | None, like: Tensor, live: list
+) -> int:
     graph = plan.kernels.inner
     dims = graph.nodes[graph.output].dims
     if output is None:
-        output = like.new_zeros(plan.geometry.total, _filled_width(plan, dims))
+        output = like.new_zeros(geometry.total, _filled_width(plan, dims))
     else:
         output = _in_vectors(plan, output, dims)
     live.append(output)
     return output.data_ptr()
 
 
-def _cotangent_plane(plan: Plan, state, final, every, like: Tensor) -> Tensor:
+def _cotangent_plane(
+    plan: Plan, geometry: Geometry, state, final, every, like: Tensor
+) -> Tensor:
     """The cotangents of a state for every step, with what came for them from outside."""
-    geometry, depth = plan.geometry, plan.kernels.depth
+    depth = plan.kernels.depth
     units = _units(plan, state.dims)
     first = depth * geometry.batch
     plane = like.new_zeros(geometry.total + first, _width(plan, state.dims))

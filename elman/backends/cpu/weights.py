@@ -12,6 +12,7 @@ from elman.backends.cpu.plan import Plan, weight_names
 from elman.equation.sizes import number
 
 if TYPE_CHECKING:
+    from elman.backends.cpu.geometry import Geometry
     from elman.backends.cpu.walk import Given, Planes
 
 
@@ -89,7 +90,13 @@ class Weights:
         return whole
 
     def gradients(
-        self, given: Given, planes: Planes, dual: Tensor, zeroed: Tensor, made: dict[str, Tensor]
+        self,
+        geometry: Geometry,
+        given: Given,
+        planes: Planes,
+        dual: Tensor,
+        zeroed: Tensor,
+        made: dict[str, Tensor],
     ) -> list[Tensor | None]:
         """The gradient of each of the parameters' tensors; None where none came."""
         plan = self.plan
@@ -100,19 +107,19 @@ class Weights:
             width[tensor] = -(-columns // plan.sized.panel) * plan.sized.panel
             new = dual.new_empty if tensor in self.whole else dual.new_zeros
             result[tensor] = new(plan.shapes[tensor][0], width[tensor])
-        self._multiply(given, planes, dual, made, result)
+        self._multiply(geometry, given, planes, dual, made, result)
         for tensor in self.tensors:
             result[tensor] = result[tensor][:, : plan.shapes[tensor][1]]
         if self.sums:
             self._add_sums(zeroed, result)
         return result
 
-    def _multiply(self, given, planes, dual, made, result) -> None:
+    def _multiply(self, geometry, given, planes, dual, made, result) -> None:
         values: dict[int, Tensor] = {}
         jobs, written = [], {}
         for vector, piece in self.pieces:
             if vector not in values:
-                values[vector] = self._values(vector, given, planes, made)
+                values[vector] = self._values(vector, geometry, given, planes, made)
             a = dual[:, piece.column : piece.column + piece.rows]
             span = slice(piece.row, piece.row + piece.rows)
             # A weight that several products share has the sum of their gradients.
@@ -125,10 +132,10 @@ class Weights:
         if jobs:
             self.products.run(jobs)
 
-    def _values(self, vector: int, given, planes, made) -> Tensor:
+    def _values(self, vector: int, geometry, given, planes, made) -> Tensor:
         """The values of a product's vector at all steps and rows, (total, size)."""
         plan = self.plan
-        kernels, geometry = plan.kernels, plan.geometry
+        kernels = plan.kernels
         node, depth = kernels.inner.nodes[vector], kernels.depth
         units = number(node.dims[0], plan.sized.sizes) if node.dims else 1
         if node.op == "input":
