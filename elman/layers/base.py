@@ -103,6 +103,7 @@ class RecurrentLayer(nn.Module):
                 graph = equation.with_recurrent_dropout(graph)
             graphs.append(equation.with_zoneout(graph) if self.zoneout else graph)
         self._graphs = tuple(graphs)
+        self._choices: dict[tuple, Choice] = {}
         kernels = [torch_kernel.kernel_of(g) for g in graphs]
         plain = torch_kernel.kernel_of(base)
         self._size_obstacle = (
@@ -262,7 +263,13 @@ class RecurrentLayer(nn.Module):
             "cpu": self._cpu_obstacles,
             "torch": partial(self._obstacles, resets, return_states),
         }
-        return choose(self.owner, self.backend, asked)
+        if torch_kernel.in_transform():
+            return choose(self.owner, self.backend, asked)
+        weight = self._weight()
+        key = self.backend, self.training, resets, return_states, weight.dtype, weight.device
+        if key not in self._choices:
+            self._choices[key] = choose(self.owner, self.backend, asked)
+        return self._choices[key]
 
     def _cpu_obstacles(self) -> list[str]:
         """What keeps our kernel for the CPU from a call in the present mode, each a phrase."""

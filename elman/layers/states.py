@@ -83,6 +83,8 @@ def as_tuple(owner: str, state: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]
 def write_state(graph: Graph, carried: Sequence[Carried], directions: int) -> tuple[Tensor, ...]:
     """The outer form, always as a tuple, of what each layer and direction carries on."""
     count = len(graph.states)
+    if len(carried) == 1:
+        return tuple(c.contiguous().unsqueeze(0) for c in carried[0])
     states = [torch.stack([c[i] for c in carried]) for i in range(count)]
     lines = [
         torch.stack([carried[first + d][count + i] for d in range(directions)])

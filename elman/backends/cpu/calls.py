@@ -295,7 +295,8 @@ def _shaped(rows: Tensor, dims: Sequence[str], sizes: Mapping[str, int]) -> Tens
     """Rows without the columns that fill them up."""
     if not dims:
         return rows[:, 0].contiguous()
-    return rows[:, : number(dims[0], sizes)].contiguous()
+    units = number(dims[0], sizes)
+    return rows if rows.shape[1] == units else rows[:, :units].contiguous()
 
 
 class _Function(torch.autograd.Function):

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from llvmlite import ir
-from torch import Tensor
 
 from elman.backends.cpu import engine, threads
 from elman.backends.cpu.emit import Writer
@@ -24,18 +23,24 @@ from elman.backends.cpu.product import panel_width
 
 PIECE = 128
 HEAD = ("product", "pack_columns", "turn", "jobs", "work", "work_size", "zeros")
-JOB = ("total", "A", "lda", "rows", "V", "ldv", "columns", "panels", "C", "ldc", "add", "packed")
+JOB = ("total", "A", "lda", "rows", "V", "ldv", "columns", "C", "ldc", "add", "packed")
 
 
 class Product(NamedTuple):
-    """One product Aᵀ V into C, or added to it: A is (total, rows), V (total, columns).
+    """One product Aᵀ V into C, or added to it, by addresses and elements from row to row.
 
-    C is (rows, columns) of whole panels; A, V and C have rows that are contiguous.
+    A is (total, rows), V (total, columns), C (rows, columns) of whole panels.
     """
 
-    cotangents: Tensor
-    vectors: Tensor
-    result: Tensor
+    total: int
+    a: int
+    lda: int
+    rows: int
+    v: int
+    ldv: int
+    columns: int
+    c: int
+    ldc: int
     add: bool
 
 
@@ -44,28 +49,29 @@ class Products:
 
     def __init__(self, element: str):
         self.element = element
+        self.dtype = torch.float32 if element == "float" else torch.float64
         self.panel = panel_width(element, host())
         functions = products(element)
         self.functions = functions["product"], functions["pack_columns"], functions["turn"]
+        self.address = _code(element).address("gradient")
+        self.zeros = torch.zeros(1, dtype=self.dtype)
 
     def run(self, jobs: Sequence[Product]) -> None:
         """Compute every product."""
         count = torch.get_num_threads()
-        most_rows = max(j.cotangents.shape[1] for j in jobs)
-        most_columns = max(-(-j.vectors.shape[1] // self.panel) * self.panel for j in jobs)
+        most_rows = max(j.rows for j in jobs)
+        most_columns = -(-max(j.columns for j in jobs) // self.panel) * self.panel
+        if self.zeros.shape[0] < most_columns:
+            self.zeros = torch.zeros(most_columns, dtype=self.dtype)
         size = (most_rows + most_columns) * PIECE
-        like = jobs[0].cotangents
-        work, zeros = like.new_empty(count * size), like.new_zeros(most_columns)
-        words = [*self.functions, len(jobs), work.data_ptr(), size, zeros.data_ptr()]
-        for a, v, c, add in jobs:
-            columns = v.shape[1]
-            words += (
-                a.shape[0], a.data_ptr(), a.stride(0), a.shape[1], v.data_ptr(), v.stride(0),
-                columns, -(-columns // self.panel), c.data_ptr(), c.stride(0), add,
-                most_rows * PIECE,
-            )  # fmt: skip
+        work = torch.empty(count * size, dtype=self.dtype)
+        words = [
+            *self.functions, len(jobs), work.data_ptr(), size, self.zeros.data_ptr()
+        ]  # fmt: skip
+        for job in jobs:
+            words += *job, most_rows * PIECE
         block = np.array(words, np.int64)
-        threads.run(_address(self.element), block.ctypes.data, count)
+        threads.run(self.address, block.ctypes.data, count)
 
 
 @cache
@@ -75,10 +81,6 @@ def _code(element: str) -> engine.Code:
         f"gradient {element}", lambda: str(_Gradient(element, machine).module), ("gradient",),
         machine,
     )  # fmt: skip
-
-
-def _address(element: str) -> int:
-    return _code(element).address("gradient")
 
 
 class _Gradient(Writer):
@@ -117,7 +119,9 @@ class _Gradient(Writer):
         a = self.at(self.address(self.own("A")), self.elements(first))
         v, total = self.address(self.own("V")), self.own("total")
         c = self.at(self.address(self.own("C")), self.elements(builder.mul(first, ldc)))
-        piece = self.number(PIECE)
+        piece, panel = self.number(PIECE), self.number(2 * self.lanes)
+        filled = builder.add(self.own("columns"), builder.sub(panel, self.number(1)))
+        panels = builder.sdiv(filled, panel)
         with self.loop(total, by=PIECE) as step:
             here = self.smaller(piece, builder.sub(total, step))
             from_a = self.at(a, self.elements(builder.mul(step, lda)))
@@ -131,6 +135,5 @@ class _Gradient(Writer):
             start = builder.select(begun, c, self.pointer("zeros"))
             apart = builder.select(begun, ldc, zero)
             self.call(
-                "product", mine, here, turned, piece, packed, self.own("panels"), c, ldc, start,
-                apart,
+                "product", mine, here, turned, piece, packed, panels, c, ldc, start, apart,
             )  # fmt: skip

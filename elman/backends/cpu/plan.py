@@ -81,18 +81,23 @@ class Plan:
 
     def fill(self, geometry: Geometry, addresses: Mapping[str, int]) -> np.ndarray:
         """The block of a call, from where its rows lie and the addresses of its bases."""
-        words = self.words.copy()
+        words = self._placed(geometry).copy()
         bases = np.array([addresses[name] for name in self.bases], np.int64)
         words[self._word] = bases[self._base] + self._offset
-        words[self._shape] = (
-            geometry.steps, geometry.batch, geometry.even, self.chunk(geometry),
-        )  # fmt: skip
-        depth = self.kernels.depth
-        chunk = self.chunk(geometry)
-        words[self._tables] = [
-            geometry.address(kind, chunk if kind == "turning" else n, depth)
-            for _, kind, n in self.tables
-        ]
+        return words
+
+    def _placed(self, geometry: Geometry) -> np.ndarray:
+        """The words that depend on where the rows lie, kept with the geometry."""
+        words = geometry.tables.get(self)
+        if words is None:
+            chunk, depth = self.chunk(geometry), self.kernels.depth
+            words = self.words.copy()
+            words[self._shape] = geometry.steps, geometry.batch, geometry.even, chunk
+            words[self._tables] = [
+                geometry.address(kind, chunk if kind == "turning" else n, depth)
+                for _, kind, n in self.tables
+            ]
+            geometry.tables[self] = words
         return words
 
     def chunk(self, geometry: Geometry) -> int:

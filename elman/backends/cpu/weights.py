@@ -43,6 +43,7 @@ class Weights:
         self.sums = self._sums()
         self.tensors = sorted({p.tensor for _, p in self.pieces})
         self.whole = self._covered()
+        self.again = self._again()
         self.products = Products(plan.sized.element)
 
     def _by_vector(self) -> dict[int, list[Piece]]:
@@ -115,52 +116,72 @@ class Weights:
         return result
 
     def _multiply(self, geometry, given, planes, dual, made, result) -> None:
-        values: dict[int, Tensor] = {}
-        jobs, written = [], {}
-        for vector, piece in self.pieces:
+        values: dict[int, tuple[Tensor, int, int]] = {}
+        size, start, apart = self.plan.bytes, dual.data_ptr(), dual.stride(0)
+        jobs = []
+        for (vector, piece), again in zip(self.pieces, self.again, strict=True):
             if vector not in values:
                 values[vector] = self._values(vector, geometry, given, planes, made)
-            a = dual[:, piece.column : piece.column + piece.rows]
-            span = slice(piece.row, piece.row + piece.rows)
-            # A weight that several products share has the sum of their gradients.
-            again = any(
-                piece.row < end and start < span.stop
-                for start, end in written.get(piece.tensor, ())
-            )
-            written.setdefault(piece.tensor, []).append((span.start, span.stop))
-            jobs.append(Product(a, values[vector], result[piece.tensor][span], again))
+            held, place, units = values[vector]
+            target = result[piece.tensor]
+            jobs.append(
+                Product(
+                    geometry.total, start + piece.column * size, apart, piece.rows,
+                    held.data_ptr() + place * size, held.stride(0), units,
+                    target.data_ptr() + piece.row * target.stride(0) * size, target.stride(0),
+                    again,
+                )
+            )  # fmt: skip
         if jobs:
             self.products.run(jobs)
 
-    def _values(self, vector: int, geometry, given, planes, made) -> Tensor:
-        """The values of a product's vector at all steps and rows, (total, size)."""
+    def _again(self) -> list[bool]:
+        """For each piece whether its rows were written before: a weight that several products
+        share has the sum of their gradients."""
+        written: dict[int, list[tuple[int, int]]] = {}
+        again = []
+        for _, p in self.pieces:
+            spans = written.setdefault(p.tensor, [])
+            again.append(any(p.row < end and start < p.row + p.rows for start, end in spans))
+            spans.append((p.row, p.row + p.rows))
+        return again
+
+    def _values(
+        self, vector: int, geometry, given, planes, made
+    ) -> tuple[Tensor, int, int]:
+        """The values of a product's vector at all steps and rows: what holds them, the element
+        where they begin, and how many there are a row."""
         plan = self.plan
         kernels = plan.kernels
         node, depth = kernels.inner.nodes[vector], kernels.depth
         units = number(node.dims[0], plan.sized.sizes) if node.dims else 1
         if node.op == "input":
-            values = given.steps[node.attribute("name")].reshape(geometry.total, units)
-            return values.contiguous()
+            values = given.steps[node.attribute("name")]
+            if values.dim() != 2 or not values.is_contiguous():
+                values = values.reshape(geometry.total, units).contiguous()
+            return values, 0, units
         if node.op in ("state", "delayed"):
             ago = 1 if node.op == "state" else node.attribute("steps")
-            plane = planes.states[node.attribute("name")][geometry.before(ago, depth)]
-            return plane[:, :units]
+            plane, before = planes.states[node.attribute("name")], geometry.before(ago, depth)
+            if isinstance(before, slice):
+                return plane, before.start * plane.stride(0), units
+            return plane.index_select(0, before), 0, units
         if f"factor:{vector}" in made:
-            return made[f"factor:{vector}"][:, :units]
+            return made[f"factor:{vector}"], 0, units
         slot = kernels.kept[vector]
-        column = self.training.sized.columns[KEPT][slot.number]
-        return planes.kept[:, column : column + units]
+        return planes.kept, self.training.sized.columns[KEPT][slot.number], units
 
     def _add_sums(self, zeroed: Tensor, result: list[Tensor | None]) -> None:
         plan = self.plan
         width = plan.sized.width[SUMS]
-        total = zeroed[: plan.count * width]
-        total = total.view(plan.count, width).sum(0) if plan.count > 1 else total.clone()
+        total = zeroed[:width]
+        for i in range(1, plan.count):
+            total += zeroed[i * width : (i + 1) * width]
         for tensor, pieces in self.sums.items():
             shape = plan.shapes[tensor]
             rows = shape[0] if shape else 1
             if len(pieces) == 1 and pieces[0].rows == rows:
-                gradient = total[pieces[0].column : pieces[0].column + rows].view(shape)
+                gradient = total[pieces[0].column : pieces[0].column + rows].clone().view(shape)
             else:
                 gradient = total.new_zeros(rows)
                 for p in pieces:
