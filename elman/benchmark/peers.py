@@ -218,6 +218,31 @@ def products(case: Case, backward: bool) -> dict[str, Call]:
     return {"weights by rows": product_with(right), "by columns": product_with(transposed)}
 
 
+def products_onednn(case: Case, backward: bool) -> dict[str, Call]:
+    """The same products by oneDNN, which on some machines is several times as fast as torch.mm.
+
+    torch.mm is MKL's where torch is built with it, and MKL uses no AVX-512 on other makers'
+    processors.
+
+    Raises:
+        Unserved: torch is built without oneDNN, or the numbers are not of single precision.
+    """
+    if not torch.backends.mkldnn.is_available() or case.dtype != torch.float32:
+        raise Unserved("torch has no oneDNN product for this build or number type")
+    inner = case.shape.input + case.shape.hidden
+    columns = max(1, round(product_weights(case) / inner))
+    left = torch.randn(case.real_steps, inner)
+    right = torch.randn(columns, inner)
+    times = 3 if backward else 1
+
+    def product() -> None:
+        with torch.inference_mode():
+            for _ in range(times):
+                torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
+
+    return {"": product}
+
+
 def product_weights(case: Case) -> int:
     """Numbers in all matrices that a step multiplies by: (input+hidden)·4·hidden for an LSTM."""
     parameters = case.layer.equation_parameters(0, 0).values()
@@ -243,6 +268,7 @@ PEERS: dict[str, Peer] = {
     "torchrecurrent": torchrecurrent,
     "jax": jax_scan,
     "products": products,
+    "onednn": products_onednn,
     "reference": reference,
 }
 TITLES = {
@@ -251,6 +277,7 @@ TITLES = {
     "torchrecurrent": "torchrecurrent",
     "jax": "JAX scan",
     "products": "bare products",
+    "onednn": "oneDNN products",
     "reference": "reference",
     "whole": "elman, all steps",
 }

@@ -22,6 +22,7 @@ _STYLES = {
     "torchrecurrent": (plots.VERMILLION, "^"),
     "jax": (plots.GREEN, "D"),
     "products": (plots.GREY, "|"),
+    "onednn": ("black", "|"),
     "reference": (plots.ORANGE, "v"),
     "whole": (plots.PURPLE, "x"),
 }

@@ -14,7 +14,7 @@ from elman.benchmark.quiet import QUIET
 from elman.benchmark.turns import Spread
 
 # Measured as parts of our own time, not as peers that take so many times as long.
-BOUNDS = ("products", "whole")
+BOUNDS = ("products", "onednn", "whole")
 SCHEMA = 1
 
 

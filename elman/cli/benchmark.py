@@ -44,7 +44,7 @@ Against = Annotated[
     str | None,
     Option(
         "--against",
-        help="Some of torch,packed,torchrecurrent,jax,products,reference. If not given, those of "
+        help="Some of torch,packed,torchrecurrent,jax,products,onednn,reference. If not given, those of "
         "them that have the cell.",
         metavar="NAMES",
         show_default=False,

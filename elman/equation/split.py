@@ -1,8 +1,8 @@
 """What of a step torch computes once a call, and what remains for a kernel to do step by step.
 
-Work on parameters alone, on inputs of a whole sequence, and on an input before it meets a weight
-needs no walk over time: it is done for all steps at once, under autograd. What is left, the inner
-step, reads its results as parameters and inputs of its own.
+Work on parameters alone needs no walk over time: it is done once a call, under autograd. What is
+left, the inner step, reads its results as parameters of its own. All work on rows is inner, since
+torch's own would round a row's values by the shape of its batch.
 """
 
 from __future__ import annotations
@@ -11,16 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from elman.equation.graph import (
-    PARAMETER,
-    SEQUENCE,
-    STATE,
-    STEP,
-    Graph,
-    Input,
-    Node,
-    Parameter,
-)
+from elman.equation.graph import PARAMETER, SEQUENCE, STATE, STEP, Graph, Input, Node, Parameter
 
 LEAVES = ("input", "state", "parameter", "delayed", "constant")
 
@@ -35,7 +26,7 @@ class Split:
             whole step by name, and results of the outer part by `name_of`.
         outer: the nodes that are computed once a call, in order.
         parameters: by name in the inner step, the node that a parameter of it is.
-        sequences: so with its inputs of a whole sequence.
+        sequences: so with the inputs of a whole sequence that it reads.
         steps: so with its inputs of each step; delays of inputs are among them.
 
     Example:
@@ -66,10 +57,10 @@ def name_of(graph: Graph, index: int) -> str:
 @cache
 def split(graph: Graph) -> Split:
     """Divide a step: what needs the walk over time is inner, the rest outer."""
-    inside = _inside(graph)
-    early = [
-        i for i, node in enumerate(graph.nodes) if i not in inside and node.op not in LEAVES
-    ]  # fmt: skip
+    inside = {
+        i for i, node in enumerate(graph.nodes)
+        if node.op not in LEAVES and graph.levels[i] != PARAMETER
+    }  # fmt: skip
     read = {a for i in inside for a in graph.nodes[i].args} | {graph.output, *graph.new_states}
     nodes: list[Node] = []
     place: dict[int, int] = {}
@@ -92,7 +83,7 @@ def split(graph: Graph) -> Split:
     parameters, sequences, steps = roles
     # x is there even where nothing reads it: it says how long the sequence is.
     first = graph.inputs[0].name
-    steps = {first: graph_place(graph, first), **steps}
+    steps = {first: _input(graph, first), **steps}
     inner = Graph(
         graph.name,
         tuple(nodes),
@@ -106,40 +97,23 @@ def split(graph: Graph) -> Split:
         tuple(place[i] for i in graph.new_states),
         graph.equal,
     )
-    return Split(graph, inner, _wanted(graph, early, inside), parameters, sequences, steps)
+    return Split(graph, inner, _wanted(graph, read), parameters, sequences, steps)
 
 
-def graph_place(graph: Graph, name: str) -> int:
+def _input(graph: Graph, name: str) -> int:
     """The node of an input."""
     return next(
         i for i, n in enumerate(graph.nodes) if n.op == "input" and n.attribute("name") == name
     )
 
 
-def _inside(graph: Graph) -> set[int]:
-    """The operations of the inner step: what depends on a state; of what depends on an input
-    alone, the products with that input and the work behind them."""
-    before: set[int] = set()
+def _wanted(graph: Graph, read: set[int]) -> tuple[int, ...]:
+    """The work on parameters that the inner step reads the results of."""
+    wanted = set(read)
+    outer = []
     for index in reversed(range(len(graph.nodes))):
         node = graph.nodes[index]
-        if graph.levels[index] != STEP:
-            continue
-        if index in before:
-            before |= set(node.args)
-        elif node.op == "matmul" and graph.nodes[node.args[1]].op not in LEAVES:
-            before.add(node.args[1])
-            before |= set(graph.nodes[node.args[1]].args)
-    return {
-        i for i, node in enumerate(graph.nodes)
-        if node.op not in LEAVES
-        and (graph.levels[i] == STATE or (graph.levels[i] == STEP and i not in before))
-    }  # fmt: skip
-
-
-def _wanted(graph: Graph, early: list[int], inside: set[int]) -> tuple[int, ...]:
-    """Those of the early nodes that the inner step is made of."""
-    wanted = {a for i in inside for a in graph.nodes[i].args} | {graph.output, *graph.new_states}
-    for index in reversed(early):
-        if index in wanted:
-            wanted |= set(graph.nodes[index].args)
-    return tuple(i for i in early if i in wanted)
+        if index in wanted and graph.levels[index] == PARAMETER and node.op not in LEAVES:
+            outer.append(index)
+            wanted |= set(node.args)
+    return tuple(reversed(outer))

@@ -256,7 +256,8 @@ class RecurrentLayer(nn.Module):
 
     def _weight(self) -> Tensor:
         """A tensor of the layer's number type and device."""
-        return next(self.parameters())
+        weight = next(self.parameters(), None)
+        return torch.empty(0) if weight is None else weight
 
     def _choose(self, resets: bool, return_states: bool) -> Choice:
         asked = {

@@ -16,8 +16,9 @@ from elman.backends.cpu.kernel import Kernels
 from elman.backends.cpu.sources import Parameters, by_name, own
 from elman.backends.cpu.walk import Cotangents, Given, Planes, Walk, backward, forward
 from elman.equation.evaluate import value_of
-from elman.equation.graph import SEQUENCE, STEP, Graph
+from elman.equation.graph import Graph
 from elman.equation.sizes import number
+from elman.errors import InputError
 
 
 def run(
@@ -48,6 +49,7 @@ def run(
     given = _given(kernels, sizes, parameters, call, geometry, begun, lines)
     state_lines = any(line.kind == "state" for line in graph.lines)
     tensors, places = given.parameters
+    _check(kernels, sizes, given, call.x.dtype)
     walk = Walk(
         kernels, sizes, geometry, call.return_states or state_lines, places,
         tuple(tuple(t.shape) for t in tensors), call.x.dtype,
@@ -87,6 +89,18 @@ def _without_rows(
             return_states=call.return_states,
         )
     )  # fmt: skip
+
+
+def _check(kernels: Kernels, sizes: Mapping[str, int], given: Given, dtype: torch.dtype) -> None:
+    """Refuse tensors whose memory is not what a kernel takes it for."""
+    for group in (given.parameters.tensors, given.steps.values(), given.sequences.values(),
+                  given.beginnings.values()):  # fmt: skip
+        for tensor in group:
+            if tensor.dtype != dtype or not tensor.is_cpu:
+                raise InputError(
+                    f"{kernels.graph.name}: a tensor of type {tensor.dtype} on {tensor.device} "
+                    f"came with an x of type {dtype} on the CPU; give all of one type and place"
+                )
 
 
 # Rows in order.
@@ -141,18 +155,13 @@ def _given(
     sequences = {n: _by_row(value, geometry) for n, value in call.sequence_extras.items()}
     if both.outer:
         named = by_name(parameters, graph.parameter_shapes(sizes))
-        values = _outer(kernels, named, steps, sequences, lines, geometry)
+        values = _outer(kernels, named)
         parameters = own({name: values[i] for name, i in both.parameters.items()})
-        sequences = {name: values[i] for name, i in both.sequences.items()}
-        steps = {name: values[i] for name, i in both.steps.items()}
-    else:
-        for name, index in both.steps.items():
-            node = graph.nodes[index]
-            if node.op == "delayed":
-                source = node.attribute("name")
-                steps[name] = _delayed(
-                    steps[source], lines[source], node.attribute("steps"), geometry
-                )
+    for name, index in both.steps.items():
+        node = graph.nodes[index]
+        if node.op == "delayed":
+            source = node.attribute("name")
+            steps[name] = _delayed(steps[source], lines[source], node.attribute("steps"), geometry)
     beginnings = {
         s.name: _blocks(begun[i], lines.get(s.name), kernels.depth)
         for i, s in enumerate(graph.states)
@@ -166,42 +175,19 @@ def _delayed(rows: Tensor, line: Tensor, steps: int, geometry: Geometry) -> Tens
     return torch.cat([before, rows])[geometry.before(steps, steps)]
 
 
-def _outer(kernels, parameters, steps, sequences, lines, geometry) -> list[Any]:
+def _outer(kernels: Kernels, parameters: Mapping[str, Tensor]) -> list[Any]:
     """The values of the nodes that torch computes once a call."""
-    graph, both = kernels.graph, kernels.schedule.split
+    graph = kernels.graph
     values: list[Any] = [None] * len(graph.nodes)
-    wanted = set(both.outer)
-    for index, (node, level) in enumerate(zip(graph.nodes, graph.levels, strict=True)):
+    wanted = set(kernels.schedule.split.outer)
+    for index, node in enumerate(graph.nodes):
         if node.op == "parameter":
             values[index] = parameters[node.attribute("name")]
-        elif node.op == "input":
-            values[index] = {**steps, **sequences}[node.attribute("name")]
-        elif node.op == "delayed" and level == STEP:
-            name = node.attribute("name")
-            values[index] = _delayed(steps[name], lines[name], node.attribute("steps"), geometry)
         elif node.op == "constant":
             values[index] = node.attribute("value")
         elif index in wanted:
-            values[index] = _aligned_value(graph, node, index, values, geometry)
+            values[index] = value_of(node, graph.nodes, graph.levels, values)
     return values
-
-
-def _aligned_value(graph, node, index, values, geometry):
-    """A value of all steps; what is one for a sequence is repeated for its steps first."""
-    if graph.levels[index] != STEP:
-        return value_of(node, graph.nodes, graph.levels, values)
-    seen = list(values)
-    for a in node.args:
-        if graph.levels[a] == SEQUENCE:
-            seen[a] = _for_steps(values[a], geometry)
-    return value_of(node, graph.nodes, graph.levels, seen)
-
-
-def _for_steps(value: Tensor, geometry: Geometry) -> Tensor:
-    if geometry.even:
-        return value.repeat(geometry.steps, *(1,) * (value.dim() - 1))
-    rows = torch.cat([torch.arange(int(n)) for n in geometry.alive])
-    return value.index_select(0, rows)
 
 
 def _blocks(state: Tensor, line: Tensor | None, depth: int) -> Tensor:

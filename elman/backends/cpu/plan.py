@@ -19,7 +19,8 @@ from elman.backends.cpu.kernel import Kernels, Sized, Variant
 from elman.backends.cpu.layout import COTANGENTS, KEPT, SCRATCH, SUMS
 from elman.backends.cpu.sources import Source
 from elman.equation.lowering import ONE
-from elman.equation.sizes import number
+from elman.equation.sizes import number, shape_of
+from elman.errors import SizeError
 
 WORKSPACE, ZEROS, LINES = "workspace", "zeros", "lines"
 ALIGNED = 16
@@ -56,6 +57,7 @@ class Plan:
     ):
         self.kernels, self.count = kernels, count
         self.places, self.shapes = places, shapes
+        self._check(sizes)
         self.sized: Sized = kernels.sized(variant, sizes, dtype)
         self.bytes = dtype.itemsize
         self.names = self.sized.names
@@ -71,6 +73,21 @@ class Plan:
         self._vectors()
         self._lines()
         self.add(f"base:{SCRATCH}", SCRATCH)
+
+    def _check(self, sizes: Mapping[str, int]) -> None:
+        """Refuse tensors that do not hold what their places promise."""
+        graph = self.kernels.inner
+        for p in graph.parameters:
+            wanted = shape_of(p.dims, sizes)
+            tensors, row = self.places[p.name]
+            for i in tensors:
+                held = self.shapes[i]
+                fits = held[1:] == wanted[1:] and len(held) == len(wanted)
+                if not fits or (wanted and row + wanted[0] > held[0]):
+                    raise SizeError(
+                        f"{graph.name}: the parameter {p.name} is held by a tensor of shape "
+                        f"{held}; the equation needs {wanted}"
+                    )
 
     def finish(self) -> None:
         """Turn the entries into arrays, when all are there."""
@@ -223,8 +240,8 @@ class Plan:
         addresses = {}
         own = []
         for i, tensor in enumerate(tensors):
-            if not tensor.is_contiguous():
-                tensor = tensor.contiguous()
+            if not tensor.is_contiguous() or tensor.is_neg():
+                tensor = tensor.contiguous().resolve_neg()
                 live.append(tensor)
             own.append(tensor)
             addresses[str(i)] = tensor.data_ptr()
@@ -264,7 +281,7 @@ class Plan:
 
     def _zeros(self, like: Tensor) -> Tensor:
         if not hasattr(self, "_zero_line"):
-            width = max([self.line_width, *(s[0] for s in self.shapes)])
+            width = max([self.line_width, *(s[0] if s else 1 for s in self.shapes)])
             dtype = torch.float32 if self.bytes == 4 else torch.float64
             self._zero_line = torch.zeros(width + self.sized.panel, dtype=dtype)
         return self._zero_line

@@ -17,6 +17,7 @@ from elman.backends.cpu.sources import Parameters, Source
 from elman.backends.cpu.weights import Weights
 from elman.equation.lowering import ONE
 from elman.equation.sizes import number
+from elman.errors import SizeError
 
 
 class Walk(NamedTuple):
@@ -46,7 +47,13 @@ class Walk(NamedTuple):
                 _forward_plan(self, kind, count) if kind != "backward"
                 else _Back(self, planes, count)
             )  # fmt: skip
-        return known[key]
+        plan = known[key]
+        if plan.shapes != self.shapes:
+            raise SizeError(
+                f"{self.kernels.graph.name}: the parameters have the shapes {self.shapes}; the "
+                f"layer's sizes need {plan.shapes}"
+            )
+        return plan
 
 
 @dataclass
@@ -191,7 +198,7 @@ def _in_vectors(plan: Plan, value: Tensor, dims: Sequence[str]) -> Tensor:
     units, lanes = _units(plan, dims), plan.sized.lanes
     if dims and dims[0] != ONE and units % lanes:
         return torch.nn.functional.pad(value, (0, -units % lanes))
-    return value.contiguous()
+    return value.contiguous().resolve_neg()
 
 
 # The backward.

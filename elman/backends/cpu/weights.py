@@ -157,8 +157,8 @@ class Weights:
         units = number(node.dims[0], plan.sized.sizes) if node.dims else 1
         if node.op == "input":
             values = given.steps[node.attribute("name")]
-            if values.dim() != 2 or not values.is_contiguous():
-                values = values.reshape(geometry.total, units).contiguous()
+            if values.dim() != 2 or not values.is_contiguous() or values.is_neg():
+                values = values.reshape(geometry.total, units).contiguous().resolve_neg()
             return values, 0, units
         if node.op in ("state", "delayed"):
             ago = 1 if node.op == "state" else node.attribute("steps")
