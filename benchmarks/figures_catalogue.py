@@ -74,19 +74,24 @@ def backends(backend: str) -> dict[str, str]:
 
 
 def changed_bits(backend: str) -> dict[str, list[str]]:
-    """By cell, the ways of running rows that change a bit of a row's output."""
+    """By cell, the ways of running rows that change a bit of a row's output, or the error raised."""
     found = {}
     for name in elman.cells.names():
         cell = elman.cells.get(name)
         shape = _BITS if fits(cell, _BITS) else _EVEN
         case = Case(cell, shape, backend=backend)
-        with torch.no_grad():
-            whole = _run(case, slice(None), slice(None))[0]
-            ways = dict.fromkeys(
-                way for way, rows, out in _ways(case) if not torch.equal(out, whole[:, rows])
-            )
-        found[name] = list(ways)
+        try:
+            found[name] = _changed(case)
+        except Exception as error:
+            found[name] = [f"{type(error).__name__}: {error}"]
     return found
+
+
+@torch.no_grad()
+def _changed(case: Case) -> list[str]:
+    whole = _run(case, slice(None), slice(None))[0]
+    ways = (way for way, rows, out in _ways(case) if not torch.equal(out, whole[:, rows]))
+    return list(dict.fromkeys(ways))
 
 
 def _run(case: Case, steps: slice, rows: slice | list[int], state: object = None):

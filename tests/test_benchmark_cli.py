@@ -98,6 +98,17 @@ def test_a_cell_of_ones_own_and_json(call, tmp_path):
     assert data["notes"] == ["torchrecurrent: torchrecurrent has no cell of the name 'leaky'."]
 
 
+def test_the_products_of_onednn(call):
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("torch is built without oneDNN")
+    code, out, _ = call(*FAST, "--against", "onednn", "--json")
+    assert code == 0
+    assert json.loads(out)["rows"][1]["ratios"]["onednn"]["median"] > 0
+    code, out, _ = call(*FAST, "--against", "onednn", "--dtype", "float64")
+    assert code == 0
+    assert "onednn: torch has no oneDNN product for this build or number type." in out
+
+
 def test_lengths_threads_and_progress(call):
     threads = torch.get_num_threads()
     code, out, err = call(*FAST[:-1], "--lengths", "--threads", "1", "--json", "--seed", "3")

@@ -44,8 +44,8 @@ Against = Annotated[
     str | None,
     Option(
         "--against",
-        help="Some of torch,packed,torchrecurrent,jax,products,onednn,reference. If not given, those of "
-        "them that have the cell.",
+        help="Some of torch,packed,torchrecurrent,jax,products,onednn,reference. If not given, "
+        "those that have the cell.",
         metavar="NAMES",
         show_default=False,
     ),
