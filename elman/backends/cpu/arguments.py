@@ -13,7 +13,7 @@ from elman.equation.lowering import ONE, UNITS
 from elman.equation.schedule import Loop
 
 FIXED = (
-    "barrier", "product", "pack_rows", "pack_columns", "steps", "chunk", "even", "batch", "alive",
+    "barrier", "pack", "product", "pack_rows", "pack_columns", "steps", "chunk", "even", "batch", "alive",
     "at:packed", "at:kept", "base:lines",
 )  # fmt: skip
 

@@ -125,16 +125,17 @@ class Kernel(Writer):
 
     def _pack(self) -> None:
         """Every weight of every product into its merged matrix, the weights in turn by thread."""
-        builder, count = self.builder, 0
-        for number, call in enumerate(self.layout.calls()):
-            for place, rectangle in enumerate(call.rectangles):
-                mine = builder.icmp_signed(
-                    "==", builder.srem(self.number(count), self.threads), self.thread
-                )
-                count += 1
-                with builder.if_then(mine):
-                    self._pack_one(number, place, rectangle.transposed)
-        if count:
+        builder, calls = self.builder, self.layout.calls()
+        if not calls:
+            return
+        with builder.if_then(builder.icmp_signed("!=", self.word("pack"), self.number(0))):
+            count = 0
+            for number, call in enumerate(calls):
+                for place, rectangle in enumerate(call.rectangles):
+                    turn = builder.srem(self.number(count), self.threads)
+                    count += 1
+                    with builder.if_then(builder.icmp_signed("==", turn, self.thread)):
+                        self._pack_one(number, place, rectangle.transposed)
             with builder.if_then(builder.icmp_signed(">", self.threads, self.number(1))):
                 self.call("barrier")
 

@@ -168,6 +168,7 @@ class Plan:
 
     def _fixed(self) -> None:
         self.set("barrier", threads.barrier_address())
+        self.set("pack", 1)
         self.table("alive", "alive")
         self.table("at:packed", "packed")
 

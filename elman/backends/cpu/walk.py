@@ -328,6 +328,10 @@ def backward(
         made[buffer] = fresh(geometry.batch if role[0] == "sequence" else geometry.total, width)
         addresses[buffer] = made[buffer].data_ptr()
     _run(plan, geometry, addresses, like, live, skipped)
+    for name in begun.keys() - set(lined) if depth > 1 else ():
+        # A beginning holds as many steps of every state as of the one with the longest delay.
+        before = like.new_zeros((depth - 1) * geometry.batch, begun[name].shape[1])
+        begun[name] = torch.cat([before, begun[name]])
     parameters = plan.weights.gradients(geometry, given, planes, dual, zeroed, made)
     steps, sequences = {}, {}
     for i in graph.inputs:
