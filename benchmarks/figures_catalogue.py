@@ -74,7 +74,7 @@ def backends(backend: str) -> dict[str, str]:
 
 
 def changed_bits(backend: str) -> dict[str, list[str]]:
-    """By cell, the ways of running rows that change a bit of a row's output, or the error raised."""
+    """By cell, the ways of running rows that change a bit of the output, or the error raised."""
     found = {}
     for name in elman.cells.names():
         cell = elman.cells.get(name)

@@ -82,6 +82,14 @@ def test_it_prints_tables_and_writes_json_and_a_picture(call, tmp_path):
     assert picture[..., :3].std() > 0.05
 
 
+def test_many_cells_at_one_shape_share_a_picture(call, tmp_path):
+    cells = [part for name in ("mgu", "gru", "lru", "cfc", "simple") for part in ("--cell", name)]
+    code, _, _ = call(*FAST, *cells, "--against", "products", "--forward-only", "--out", ".")
+    assert code == 0
+    tall, wide = image.imread(tmp_path / "benchmark.png").shape[:2]
+    assert tall < 700 < wide  # five panels would be 1,200
+
+
 def test_without_a_folder_it_makes_the_next_one(call, tmp_path):
     for number in ("001", "002"):
         assert call(*FAST, "--against", "products", "--forward-only")[0] == 0

@@ -40,20 +40,36 @@ def draw(found: Found, path: str | Path, *, title: str = "") -> None:
         path: the PNG to write.
         title: above the picture; the machine, say.
     """
-    groups = [(name, backward, rows) for name, backward, rows in found.groups()]
-    tall = [1.1 + 0.36 * len(rows) for _, _, rows in groups]
+    groups = _groups(found)
+    tall = [1.1 + 0.36 * len(rows) for _, rows in groups]
     figure = Figure(figsize=(8.6, 0.6 + sum(tall)), layout="constrained")
     panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=tall)[:, 0]
     if title:
         figure.suptitle(title.replace("$", r"\$"), fontsize=9)
-    for axes, (name, backward, rows) in zip(panels, groups, strict=True):
-        words = ", rows with lengths" if rows[0].case.ragged else ""
-        axes.set_title(f"{name}, {PASSES[backward]}{words}", fontsize=10, loc="left")
+    for axes, (words, rows) in zip(panels, groups, strict=True):
+        axes.set_title(words, fontsize=10, loc="left")
         _panel(axes, rows)
     panels[-1].set_xlabel(
         "time of the peer ÷ time of Elman (log scale; right of 1: Elman is faster)"
     )
     figure.savefig(path, dpi=_DPI)
+
+
+def _groups(found: Found) -> list[tuple[str, list[Row]]]:
+    """The panels, each with its title; many cells at one shape each share one."""
+    groups = list(found.groups())
+    words = ", rows with lengths" if found.rows[0].case.ragged else ""
+    if len(groups) > 4 and all(len(rows) == 1 for _, _, rows in groups):
+        return [
+            (f"{len(rows)} cells, {PASSES[backward]}{words}", rows)
+            for backward in PASSES
+            if (rows := [row for row in found.rows if row.backward == backward])
+        ]
+    return [(f"{name}, {PASSES[backward]}{words}", rows) for name, backward, rows in groups]
+
+
+def _label(row: Row, cells: int) -> str:
+    return f"{row.case.cell.name}: {row.case.shape}" if cells > 1 else str(row.case.shape)
 
 
 def _panel(axes: Axes, rows: Sequence[Row]) -> None:
@@ -83,7 +99,8 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(FuncFormatter(_minor_label))
     axes.tick_params(axis="x", which="minor", labelsize=8)
-    axes.set_yticks(range(len(rows)), [str(row.case.shape) for row in rows], fontsize=9)
+    cells = len({row.case.cell.name for row in rows})
+    axes.set_yticks(range(len(rows)), [_label(row, cells) for row in rows], fontsize=9)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_ylabel("steps, batch, input, hidden", fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)

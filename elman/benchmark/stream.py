@@ -10,6 +10,7 @@ import torch
 from elman.benchmark import agree
 from elman.benchmark.case import Case, Shape
 from elman.benchmark.peers import Unserved, both_ways, torch_module
+from elman.benchmark.quiet import QUIET
 from elman.benchmark.turns import Call, Spread, in_turns, near_fastest
 
 STEPS = 200
@@ -26,6 +27,7 @@ class Stream:
         ours, torch: microseconds a step; torch None where torch.nn has no such layer.
         ratio: torch.nn's time over ours, round by round.
         note: why torch.nn was not measured.
+        others: cores that other processes kept busy meanwhile; None if unknown.
     """
 
     case: Case
@@ -35,6 +37,7 @@ class Stream:
     ratio: Spread | None = None
     setting: str = ""
     note: str = ""
+    others: float | None = None
 
 
 def measure(
@@ -68,9 +71,10 @@ def measure(
         calls.update({("torch", setting): call for setting, call in settings.items()})
     except Unserved as reason:
         note = str(reason)
-    found = in_turns(calls, rounds=rounds, seconds=seconds, seed=seed).seconds
+    timed = in_turns(calls, rounds=rounds, seconds=seconds, seed=seed)
+    found = timed.seconds
     own = found.pop(("elman", ""))
-    result = Stream(case, difference, _microseconds(own), note=note)
+    result = Stream(case, difference, _microseconds(own), note=note, others=timed.others)
     if not found:
         return result
     (_, setting), theirs = min(found.items(), key=lambda item: Spread.of(item[1]).median)
@@ -117,7 +121,7 @@ def words(found: Stream) -> str:
         f"{found.case.cell.name}, one step of {shape.batch} row{'s' * (shape.batch != 1)}, input "
         f"{shape.input}, hidden {shape.hidden}: elman {ours.median:.1f} µs "
         f"({ours.low:.1f}–{ours.high:.1f})"
-    )
+    ) + (" (others at work)" if (found.others or 0.0) > QUIET else "")
     if found.torch is None or found.ratio is None:
         return f"{line}\n  torch: {found.note}."
     ratio = found.ratio
@@ -141,4 +145,5 @@ def as_data(found: Stream) -> dict[str, Any]:
         "ratio": found.ratio and vars(found.ratio),
         "setting": found.setting,
         "note": found.note,
+        "cores_of_others": found.others,
     }
