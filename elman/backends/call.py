@@ -23,6 +23,8 @@ class Call:
         step_extras: further inputs of each step by name, (time, batch, size).
         sequence_extras: further inputs of a whole sequence by name, (batch, size).
         return_states: whether every state at every step is wanted.
+        backwards: walk each row from its end to its start, with results in the order of time. Only
+            our kernels are asked so; for the others time is turned around first.
     """
 
     x: Tensor
@@ -33,6 +35,7 @@ class Call:
     step_extras: Mapping[str, Tensor] = field(default_factory=dict)
     sequence_extras: Mapping[str, Tensor] = field(default_factory=dict)
     return_states: bool = False
+    backwards: bool = False
 
 
 @dataclass(frozen=True)

@@ -251,6 +251,8 @@ class RecurrentLayer(nn.Module):
             dtype=self._weight().dtype,
             batch_first=self.batch_first,
             further=further,
+            # Our kernels never read past a row's end.
+            clean=choice.backend != "cpu" or self.learning.window is not None,
         )
         return self._run_walk(got, state, choice, return_states)
 
@@ -392,6 +394,10 @@ class RecurrentLayer(nn.Module):
             fresh,
             partial(self._run_place, choice),
             return_states=bool(return_states),
+            natural=choice.backend == "cpu"
+            and got.resets is None
+            and not graph.lines
+            and self.learning.window is None,
         )
         if self.dense is not None:
             out = self._dense(out)

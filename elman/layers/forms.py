@@ -110,8 +110,9 @@ def given(
     dtype: torch.dtype,
     batch_first: bool,
     further: Mapping[str, Further] | None = None,
+    clean: bool = True,
 ) -> Given:
-    """Check what came in and bring it to the inner form."""
+    """Check what came in and bring it to the inner form; `clean` puts zeros past each row's end."""
     further = further or {}
     if isinstance(x, PackedSequence):
         if further:
@@ -142,7 +143,8 @@ def given(
         return Given(x, None, marks, form, values)
     real = checks.check_lengths(owner, lengths, x.shape[0], x.shape[1], x.device)
     # Whatever stands in the padding must reach no result and no gradient.
-    x = x.masked_fill(~real_steps(x.shape[0], real).unsqueeze(-1), 0)
+    if clean:
+        x = x.masked_fill(~real_steps(x.shape[0], real).unsqueeze(-1), 0)
     return Given(x, real, marks, form, values)
 
 

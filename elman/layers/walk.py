@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -49,6 +49,7 @@ def walk(
     run: RunPlace,
     *,
     return_states: bool,
+    natural: bool = False,
 ) -> tuple[Tensor, list[Carried], list[tuple[Tensor, ...]]]:
     """Run a stack.
 
@@ -58,6 +59,7 @@ def walk(
         carried: what each layer and direction starts with.
         fresh: what it becomes at a reset.
         run: runs one place, layer·directions + direction, forwards in time.
+        natural: `run` walks backwards too, where a call asks it to.
 
     Returns:
         The outputs (time, batch, directions·size); what each place carries on; if wanted, the
@@ -80,7 +82,10 @@ def walk(
                 *_extras(plan, x, sizes, given.further),
                 return_states,
             )
-            part = _backwards(place, call, run) if direction else run(place, call)
+            if direction and natural:
+                part = run(place, replace(call, backwards=True))
+            else:
+                part = _backwards(place, call, run) if direction else run(place, call)
             parts.append(part)
             last.append(part.carried)
         x = torch.cat([p.out for p in parts], -1) if len(parts) > 1 else parts[0].out

@@ -40,9 +40,9 @@ def run(
     if not batch:
         return _without_rows(kernels.graph, sizes, parameters, call)
     if call.lengths is None and call.resets is None:
-        geometry = whole(steps, batch)
+        geometry = whole(steps, batch, call.backwards)
     else:
-        geometry = ragged(steps, call.lengths, call.resets, batch)
+        geometry = ragged(steps, call.lengths, call.resets, batch, call.backwards)
     graph = kernels.graph
     begun = _beginning(call, geometry)
     lines = dict(zip((line.name for line in graph.lines), begun[len(graph.states) :], strict=True))
@@ -109,7 +109,22 @@ def _check(kernels: Kernels, sizes: Mapping[str, int], given: Given, dtype: torc
 def _packed(value: Tensor, geometry: Geometry) -> Tensor:
     """(time, batch, …) as the rows of all steps together."""
     flat = value.reshape(-1, *value.shape[2:])
-    return flat if geometry.take is None else flat.index_select(0, geometry.take)
+    return flat if geometry.take is None else _Taken.apply(flat, geometry.take)
+
+
+class _Taken(torch.autograd.Function):
+    """Rows by number, none twice, so that the gradient is copied and not added up."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, take: Tensor) -> Tensor:
+        ctx.save_for_backward(take)
+        ctx.rows = rows.shape[0]
+        return rows.index_select(0, take)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (take,) = ctx.saved_tensors
+        return grad.new_zeros(ctx.rows, *grad.shape[1:]).index_copy(0, take, grad), None
 
 
 def _by_row(value: Tensor, geometry: Geometry) -> Tensor:
@@ -258,7 +273,8 @@ def _named(walk: Walk, found: Sequence[Tensor]):
 def _results(walk: Walk, planes: Planes, *, training: bool) -> tuple[Tensor, ...]:
     """The outputs, the last states, and all states that are not the output, as plain tensors."""
     graph, geometry, depth = walk.kernels.inner, walk.geometry, walk.kernels.depth
-    start = depth * geometry.batch
+    start = geometry.outputs(depth)
+    stop = start + geometry.total
     finals, every = [], []
     out = planes.output
     if out is not None:
@@ -270,9 +286,9 @@ def _results(walk: Walk, planes: Planes, *, training: bool) -> tuple[Tensor, ...
         ends = geometry.ends(depth) if full else geometry.ring_ends(depth)
         finals.append(_shaped(plane[ends], state.dims, walk.sizes).clone())
         if index == graph.output and out is None:
-            out = _shaped(plane[start:], state.dims, walk.sizes)
+            out = _shaped(plane[start:stop], state.dims, walk.sizes)
         elif walk.every:
-            every.append(_shaped(plane[start:], state.dims, walk.sizes))
+            every.append(_shaped(plane[start:stop], state.dims, walk.sizes))
     assert out is not None
     return (out, *finals, *every)
 
@@ -371,13 +387,14 @@ def _by_reference(walk: Walk, given: Given) -> tuple[Tensor, ...]:
         )
 
     def padded(rows: Tensor) -> Tensor:
-        if place is None:
-            return rows.reshape(steps, batch, *rows.shape[1:])
-        flat = rows.new_zeros(steps * batch, *rows.shape[1:]).index_copy(0, place, rows)
-        return flat.reshape(steps, batch, *rows.shape[1:])
+        if place is not None:
+            flat = rows.new_zeros(steps * batch, *rows.shape[1:])
+            rows = flat.index_copy(0, place, rows)
+        value = rows.reshape(steps, batch, *rows.shape[1:])
+        return value.flip(0) if geometry.back else value
 
     def packed(value: Tensor) -> Tensor:
-        flat = value.flatten(0, 1)
+        flat = (value.flip(0) if geometry.back else value).flatten(0, 1)
         return flat if place is None else flat.index_select(0, place)
 
     extras = {name: padded(v) for name, v in given.steps.items()} | dict(given.sequences)

@@ -31,6 +31,8 @@ class Geometry:
             the call's state or a fresh one; None where they are the same.
         last: for each row of the call, the row of ours that ends it.
         lengths: of our rows.
+        back: whether the steps are walked from the last to the first, where rows are whole; a
+            state's plane then ends with what it begins with.
     """
 
     steps: int
@@ -44,6 +46,7 @@ class Geometry:
     fresh: Tensor | None = None
     last: Tensor | None = None
     lengths: Tensor | None = None
+    back: bool = False
     tables: dict = field(default_factory=dict)
 
     def address(self, kind: str, number: int, depth: int) -> int:
@@ -64,6 +67,8 @@ class Geometry:
         """At which row of a state's plane the value of `steps_ago` steps before each step lies;
         0 is the value that the step itself makes. The plane begins with `depth` times the batch."""
         key = ("slots", steps_ago, depth)
+        if key not in self.tables and self.back:
+            self.tables[key] = self.packed + steps_ago * self.batch
         if key not in self.tables:
             steps = np.arange(self.steps) - steps_ago
             inside = depth * self.batch + self.packed[np.maximum(steps, 0)]
@@ -89,7 +94,7 @@ class Geometry:
     def before(self, steps_ago: int, depth: int) -> Tensor | slice:
         """The rows of a plane that hold, for every packed row, the value of `steps_ago` before."""
         if self.even:
-            start = (depth - steps_ago) * self.batch
+            start = (steps_ago if self.back else depth - steps_ago) * self.batch
             return slice(start, start + self.total)
         key = ("before", steps_ago, depth)
         if key not in self.tables:
@@ -103,7 +108,7 @@ class Geometry:
     def ends(self, depth: int) -> Tensor | slice:
         """The rows of a plane with each row's last value."""
         if self.even:
-            start = (depth + self.steps - 1) * self.batch
+            start = 0 if self.back else (depth + self.steps - 1) * self.batch
             return slice(start, start + self.batch)
         if "ends" not in self.tables:
             lengths = self.lengths.numpy()
@@ -129,16 +134,28 @@ class Geometry:
         return torch.from_numpy(start + np.arange(self.batch))
 
 
+    def beginning(self, depth: int) -> int:
+        """At which row of a plane what a state begins with lies."""
+        return self.total if self.back else 0
+
+    def outputs(self, depth: int) -> int:
+        """At which row of a plane what the steps make begins."""
+        return 0 if self.back else depth * self.batch
+
+
 @lru_cache(64)
-def whole(steps: int, batch: int) -> Geometry:
-    """Every row from the first step to the last."""
+def whole(steps: int, batch: int, back: bool = False) -> Geometry:
+    """Every row from the first step to the last, or from the last to the first."""
     packed = np.arange(steps, dtype=np.int64) * batch
     alive = np.full(steps, batch, np.int64)
-    return Geometry(steps, batch, steps * batch, alive, packed, batch)
+    packed = np.ascontiguousarray(packed[::-1]) if back else packed
+    return Geometry(steps, batch, steps * batch, alive, packed, batch, back=back)
 
 
-def ragged(steps: int, lengths: Tensor | None, resets: Tensor | None, batch: int) -> Geometry:
-    """Rows of their own lengths, each reset beginning a new one."""
+def ragged(
+    steps: int, lengths: Tensor | None, resets: Tensor | None, batch: int, back: bool = False
+) -> Geometry:
+    """Rows of their own lengths, each reset beginning a new one; `back`, each from its end."""
     ends = np.full(batch, steps, np.int64) if lengths is None else lengths.numpy().astype(np.int64)
     row, start = np.arange(batch), np.zeros(batch, np.int64)
     if resets is not None:
@@ -164,7 +181,8 @@ def ragged(steps: int, lengths: Tensor | None, resets: Tensor | None, batch: int
     packed = np.concatenate([[0], np.cumsum(alive)[:-1]]).astype(np.int64)
     step = np.repeat(np.arange(longest), alive)
     ours = np.arange(int(alive.sum())) - packed[step]
-    take = (start[ours] + step) * batch + row[ours]
+    time = length[ours] - 1 - step if back else start[ours] + step
+    take = time * batch + row[ours]
     last = np.empty(batch, np.int64)
     last[row[final]] = np.nonzero(final)[0]
     return Geometry(

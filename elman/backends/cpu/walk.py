@@ -135,7 +135,8 @@ def forward(walk: Walk, given: Given, *, training: bool) -> Planes:
         full = training or walk.every or index == graph.output
         rows = geometry.total + depth * batch if full else (depth + 1) * batch
         plane = like.new_empty(rows, _width(plan, state.dims))
-        _begin(plane, given.beginnings[state.name], depth * batch, state.dims)
+        at = geometry.beginning(depth) if full else 0
+        _begin(plane[at:], given.beginnings[state.name], depth * batch, state.dims)
         planes[state.name] = plane
         addresses[f"state:{state.name}"] = plane.data_ptr()
     output = None
@@ -309,7 +310,8 @@ def backward(
             plane = _cotangent_plane(plan, geometry, state, final, every.get(state.name), like)
             addresses[f"plane:{state.name}"] = plane.data_ptr()
             live.append(plane)
-            begun[state.name] = plane[: depth * geometry.batch, :units]
+            at = geometry.beginning(depth)
+            begun[state.name] = plane[at : at + depth * geometry.batch, :units]
             continue
         carry = zeroed[start : start + geometry.batch * width].view(geometry.batch, width)
         start += geometry.batch * width
@@ -360,10 +362,11 @@ def _cotangent_plane(
     """The cotangents of a state for every step, with what came for them from outside."""
     depth = plan.kernels.depth
     units = _units(plan, state.dims)
-    first = depth * geometry.batch
-    plane = like.new_zeros(geometry.total + first, _width(plan, state.dims))
+    rows = geometry.total + depth * geometry.batch
+    plane = like.new_zeros(rows, _width(plan, state.dims))
     if every is not None:
-        plane[first:, :units] = every.reshape(-1, units)
+        first = geometry.outputs(depth)
+        plane[first : first + geometry.total, :units] = every.reshape(-1, units)
     if final is not None:
         plane[geometry.ends(depth), :units] += final.reshape(-1, units)
     return plane
