@@ -125,21 +125,11 @@ def command(
       elman benchmark --stream      one step at a time; --compile for the first call
     """
     _check(dtype, stream, compile_time, lengths, seconds)
-    wanted = Wanted(
-        _cells(cell, hyper),
-        _shapes(shape),
-        {
-            "against": _peers(against),
-            "backend": backend,
-            "dtype": dtype,
-            "lengths": lengths,
-            "forward_only": forward_only,
-            "rounds": rounds,
-            "seconds": seconds,
-            "seed": seed,
-        },
-        say=_silent if quiet else note,
-    )
+    options = {
+        "against": _peers(against), "backend": backend, "dtype": dtype, "lengths": lengths,
+        "forward_only": forward_only, "rounds": rounds, "seconds": seconds, "seed": seed,
+    }  # fmt: skip
+    wanted = Wanted(_cells(cell, hyper), _shapes(shape), options, _silent if quiet else note)
     with _threads(threads):
         if stream:
             _stream(wanted, as_json)
