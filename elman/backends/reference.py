@@ -201,12 +201,12 @@ class _Run:
         for index, node in self.leaves[SEQUENCE]:
             self.values[index] = by_input[node.attribute("name")]
         self.compute(SEQUENCE)
-        ages = None if resets is None else _ages(resets)
+        ages = None if resets is None else ages_of(resets)
         for index, node in self.leaves[STEP]:
             value = by_input[node.attribute("name")]
             if node.op == "delayed":
                 line = next(v for k, v in lines.items() if k.name == node.attribute("name"))
-                value = _delayed(value, line, node.attribute("steps"), ages)
+                value = delayed_input(value, line, node.attribute("steps"), ages)
             self.values[index] = value
         self.compute(STEP)
         if self.at_once:
@@ -284,7 +284,7 @@ class _Run:
                 continue
             source = {self.graph.inputs[0].name: x, **self.extras}[line.name]
             delayed = torch.stack(
-                [source, *(_delayed(source, value, k, ages) for k in range(1, line.depth))]
+                [source, *(delayed_input(source, value, k, ages) for k in range(1, line.depth))]
             )
             ends = torch.tensor(lengths or [time] * x.shape[1], device=x.device) - 1
             rows = torch.arange(x.shape[1], device=x.device)
@@ -371,14 +371,14 @@ def _padded(value: Tensor, rows: int) -> Tensor:
     return F.pad(value, (0, 0) * (value.dim() - 1) + (0, missing)) if missing else value
 
 
-def _ages(resets: Tensor) -> Tensor:
+def ages_of(resets: Tensor) -> Tensor:
     """For each step and row the number of steps since its segment began; large before any did."""
     time = torch.arange(resets.shape[0], device=resets.device).unsqueeze(-1)
     began = torch.where(resets, time, torch.full_like(time, -1_000_000_000)).cummax(0).values
     return time - began
 
 
-def _delayed(value: Tensor, line: Tensor, steps: int, ages: Tensor | None) -> Tensor:
+def delayed_input(value: Tensor, line: Tensor, steps: int, ages: Tensor | None) -> Tensor:
     """`value` of `steps` steps ago at every step, zero where that lies before a reset."""
     time = value.shape[0]
     before = line[:, :steps].flip(1).transpose(0, 1)

@@ -15,6 +15,7 @@ from elman.backends.cpu.geometry import Geometry, ragged, whole
 from elman.backends.cpu.kernel import Kernels
 from elman.backends.cpu.sources import Parameters, by_name, own
 from elman.backends.cpu.walk import Cotangents, Given, Planes, Walk, backward, forward
+from elman.backends.reference import ages_of, delayed_input
 from elman.equation.evaluate import value_of
 from elman.equation.graph import Graph
 from elman.equation.sizes import number
@@ -49,7 +50,7 @@ def run(
     given = _given(kernels, sizes, parameters, call, geometry, begun, lines)
     state_lines = any(line.kind == "state" for line in graph.lines)
     tensors, places = given.parameters
-    _check(kernels, sizes, given, call.x.dtype)
+    checked(kernels, given, call.x.dtype)
     walk = Walk(
         kernels, sizes, geometry, call.return_states or state_lines, places,
         tuple(tuple(t.shape) for t in tensors), call.x.dtype,
@@ -58,8 +59,13 @@ def run(
     carried = _carried(walk, call, given, finals, every, lines)
     states = None
     if call.return_states:
-        states = tuple(_spread(every[s.name], call, geometry) for s in graph.states)
-    return Result(_spread(out, call, geometry), carried, states)
+        states = tuple(_timed(every[s.name], call) for s in graph.states)
+    return Result(_timed(out, call), carried, states)
+
+
+def _timed(rows: Tensor, call: Call) -> Tensor:
+    """(time·batch, …) as (time, batch, …)."""
+    return rows.view(*call.x.shape[:2], *rows.shape[1:])
 
 
 def _of_one_type(call: Call, parameters: Sequence[Tensor]) -> Call:
@@ -91,7 +97,7 @@ def _without_rows(
     )  # fmt: skip
 
 
-def _check(kernels: Kernels, sizes: Mapping[str, int], given: Given, dtype: torch.dtype) -> None:
+def checked(kernels: Kernels, given: Given, dtype: torch.dtype) -> None:
     """Refuse tensors whose memory is not what a kernel takes it for."""
     for group in (given.parameters.tensors, given.steps.values(), given.sequences.values(),
                   given.beginnings.values()):  # fmt: skip
@@ -106,39 +112,14 @@ def _check(kernels: Kernels, sizes: Mapping[str, int], given: Given, dtype: torc
 # Rows in order.
 
 
-def _packed(value: Tensor, geometry: Geometry) -> Tensor:
-    """(time, batch, …) as the rows of all steps together."""
-    flat = value.reshape(-1, *value.shape[2:])
-    return flat if geometry.take is None else _Taken.apply(flat, geometry.take)
-
-
-class _Taken(torch.autograd.Function):
-    """Rows by number, none twice, so that the gradient is copied and not added up."""
-
-    @staticmethod
-    def forward(ctx, rows: Tensor, take: Tensor) -> Tensor:
-        ctx.save_for_backward(take)
-        ctx.rows = rows.shape[0]
-        return rows.index_select(0, take)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        (take,) = ctx.saved_tensors
-        return grad.new_zeros(ctx.rows, *grad.shape[1:]).index_copy(0, take, grad), None
+def _packed(rows: Tensor, geometry: Geometry) -> Tensor:
+    """Of rows of all steps, (time·batch, …), those that are real, in our order."""
+    return rows if geometry.take is None else rows.index_select(0, geometry.take)
 
 
 def _by_row(value: Tensor, geometry: Geometry) -> Tensor:
     """(batch, …), a row for each of ours."""
     return value if geometry.rows is None else value.index_select(0, geometry.rows)
-
-
-def _spread(rows: Tensor, call: Call, geometry: Geometry) -> Tensor:
-    """The rows of all steps as (time, batch, …), zero past a row's end."""
-    steps, batch = call.x.shape[:2]
-    if geometry.take is not None:
-        flat = rows.new_zeros(steps * batch, *rows.shape[1:])
-        rows = flat.index_copy(0, geometry.take, rows)
-    return rows.view(steps, batch, *rows.shape[1:])
 
 
 def _beginning(call: Call, geometry: Geometry) -> Carried:
@@ -165,29 +146,35 @@ def _given(
 ) -> Given:
     """What the kernel reads; what torch computes once a call is computed here."""
     graph, both = kernels.graph, kernels.schedule.split
-    steps = {graph.inputs[0].name: _packed(call.x, geometry)}
-    steps |= {name: _packed(value, geometry) for name, value in call.step_extras.items()}
+    inputs = {graph.inputs[0].name: call.x, **call.step_extras}
+    steps = {name: value.flatten(0, 1) for name, value in inputs.items()}
     sequences = {n: _by_row(value, geometry) for n, value in call.sequence_extras.items()}
-    if both.outer:
-        named = by_name(parameters, graph.parameter_shapes(sizes))
-        values = _outer(kernels, named)
-        parameters = own({name: values[i] for name, i in both.parameters.items()})
+    parameters = inner_parameters(kernels, sizes, parameters)
     for name, index in both.steps.items():
         node = graph.nodes[index]
         if node.op == "delayed":
             source = node.attribute("name")
-            steps[name] = _delayed(steps[source], lines[source], node.attribute("steps"), geometry)
+            before = call.carried[list(lines).index(source) + len(graph.states)]
+            ages = None if call.resets is None else ages_of(call.resets)
+            value = delayed_input(inputs[source], before, node.attribute("steps"), ages)
+            steps[name] = value.flatten(0, 1)
     beginnings = {
-        s.name: _blocks(begun[i], lines.get(s.name), kernels.depth)
+        s.name: blocks(begun[i], lines.get(s.name), kernels.depth)
         for i, s in enumerate(graph.states)
     }
     return Given(parameters, steps, sequences, beginnings)
 
 
-def _delayed(rows: Tensor, line: Tensor, steps: int, geometry: Geometry) -> Tensor:
-    """An input of some steps ago, at every step and row."""
-    before = line[:, :steps].flip(1).transpose(0, 1).flatten(0, 1)
-    return torch.cat([before, rows])[geometry.before(steps, steps)]
+def inner_parameters(
+    kernels: Kernels, sizes: Mapping[str, int], parameters: Parameters
+) -> Parameters:
+    """The parameters of the inner step: those of the cell, or what torch makes of them."""
+    both = kernels.schedule.split
+    if not both.outer:
+        return parameters
+    named = by_name(parameters, kernels.graph.parameter_shapes(sizes))
+    values = _outer(kernels, named)
+    return own({name: values[i] for name, i in both.parameters.items()})
 
 
 def _outer(kernels: Kernels, parameters: Mapping[str, Tensor]) -> list[Any]:
@@ -205,7 +192,7 @@ def _outer(kernels: Kernels, parameters: Mapping[str, Tensor]) -> list[Any]:
     return values
 
 
-def _blocks(state: Tensor, line: Tensor | None, depth: int) -> Tensor:
+def blocks(state: Tensor, line: Tensor | None, depth: int) -> Tensor:
     """A state's values before the first step, oldest first, as rows."""
     if depth == 1:
         return state
@@ -227,16 +214,20 @@ def _carried(walk: Walk, call: Call, given: Given, finals, every, lines) -> Carr
         return value if geometry.last is None else value.index_select(0, geometry.last)
 
     result = [own(finals[s.name]) for s in graph.states]
-    for line in graph.lines:
+    for place, line in enumerate(graph.lines, len(graph.states)):
         if line.kind == "state":
-            plane, first = torch.cat([given.beginnings[line.name], every[line.name]]), 1
-            back = depth
-        else:
-            old = lines[line.name].flip(1).transpose(0, 1).flatten(0, 1)
-            source = call.x if line.name == graph.inputs[0].name else call.step_extras[line.name]
-            plane, first, back = torch.cat([old, _packed(source, geometry)]), 0, line.depth
-        values = [plane[geometry.at_end(first + j, back)] for j in range(line.depth)]
-        result.append(own(torch.stack(values, 1)))
+            rows = _packed(every[line.name], geometry)
+            plane = torch.cat([given.beginnings[line.name], rows])
+            values = [plane[geometry.at_end(1 + j, depth)] for j in range(line.depth)]
+            result.append(own(torch.stack(values, 1)))
+            continue
+        source = {graph.inputs[0].name: call.x, **call.step_extras}[line.name]
+        ages = None if call.resets is None else ages_of(call.resets)
+        steps = [delayed_input(source, call.carried[place], k, ages) for k in range(1, line.depth)]
+        delayed = torch.stack([source, *steps])
+        batch = source.shape[1]
+        ends = torch.full((batch,), source.shape[0]) if call.lengths is None else call.lengths
+        result.append(delayed[:, ends - 1, torch.arange(batch)].transpose(0, 1))
     return tuple(result)
 
 
@@ -253,9 +244,17 @@ def _walked(walk: Walk, given: Given):
         names = tuple(given.steps), tuple(given.sequences), tuple(given.beginnings)
         found = _Function.apply(walk, names, *tensors)
     else:
-        planes = forward(walk, given, training=False)
+        planes = forward(walk, _in_order(walk, given), training=False)
         found = _results(walk, planes, training=False)
     return _named(walk, found)
+
+
+def _in_order(walk: Walk, given: Given) -> Given:
+    """The inputs of each step as the kernel wants them."""
+    if walk.geometry.take is None:
+        return given
+    steps = {name: _packed(value, walk.geometry) for name, value in given.steps.items()}
+    return replace(given, steps=steps)
 
 
 def _named(walk: Walk, found: Sequence[Tensor]):
@@ -274,21 +273,22 @@ def _results(walk: Walk, planes: Planes, *, training: bool) -> tuple[Tensor, ...
     """The outputs, the last states, and all states that are not the output, as plain tensors."""
     graph, geometry, depth = walk.kernels.inner, walk.geometry, walk.kernels.depth
     start = geometry.outputs(depth)
-    stop = start + geometry.total
     finals, every = [], []
     out = planes.output
     if out is not None:
         dims = graph.nodes[graph.output].dims
-        out = _shaped(out, dims, walk.sizes)
+        out = _shaped(geometry.spread(out, 0), dims, walk.sizes)
     for state, index in zip(graph.states, graph.new_states, strict=True):
         plane = planes.states[state.name]
         full = training or walk.every or index == graph.output
         ends = geometry.ends(depth) if full else geometry.ring_ends(depth)
         finals.append(_shaped(plane[ends], state.dims, walk.sizes).clone())
-        if index == graph.output and out is None:
-            out = _shaped(plane[start:stop], state.dims, walk.sizes)
+        if index == graph.output:
+            # Two states may be the output.
+            out = _shaped(geometry.spread(plane, start), state.dims, walk.sizes) if (
+                out is None) else out
         elif walk.every:
-            every.append(_shaped(plane[start:stop], state.dims, walk.sizes))
+            every.append(_shaped(geometry.spread(plane, start), state.dims, walk.sizes))
     assert out is not None
     return (out, *finals, *every)
 
@@ -306,11 +306,13 @@ class _Function(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, walk: Walk, names: tuple, *tensors: Tensor):
-        planes = forward(walk, _grouped(walk, names, tensors), training=True)
+        given = _in_order(walk, _grouped(walk, names, tensors))
+        planes = forward(walk, given, training=True)
         ctx.walk, ctx.names, ctx.states = walk, names, tuple(planes.states)
         ctx.has_output = planes.output is not None
         kept = (*planes.states.values(), planes.kept)
-        ctx.save_for_backward(*tensors, *kept)
+        packed = () if walk.geometry.take is None else given.steps.values()
+        ctx.save_for_backward(*tensors, *packed, *kept)
         ctx.set_materialize_grads(False)
         return _results(walk, planes, training=True)
 
@@ -324,6 +326,9 @@ class _Function(torch.autograd.Function):
         if torch.is_grad_enabled():
             return (None, None, *_again(walk, names, tensors, needed, grads))
         given = _grouped(walk, names, tensors)
+        if walk.geometry.take is not None:
+            given = replace(given, steps=dict(zip(names[0], kept, strict=False)))
+            kept = kept[len(names[0]) :]
         planes = Planes(dict(zip(ctx.states, kept, strict=False)), None, kept[-1])
         found = _pulled(walk, given, planes, grads, needed, names)
         groups = (found.steps, found.sequences, found.beginnings)
@@ -351,16 +356,22 @@ def _grouped(walk: Walk, names: tuple, tensors: Sequence[Tensor]) -> Given:
 
 def _pulled(walk, given, planes, grads, needed, names) -> Cotangents:
     out, finals, every = _named(walk, grads)
+    out = None if out is None else _packed(out, walk.geometry)
     if walk.every:
         # The output's cotangent holds what came for the state that it is.
         graph = walk.kernels.inner
         every = {
-            name: None if index == graph.output else every[name]
+            name: None if index == graph.output or every[name] is None
+            else _packed(every[name], walk.geometry)
             for name, index in zip(every, graph.new_states, strict=True)
         }
     start = len(walk.shapes)
     wanted = [n for n, need in zip(names[0], needed[start:], strict=False) if need]
-    return backward(walk, given, planes, out, finals, every, wanted)
+    found = backward(walk, given, planes, out, finals, every, wanted)
+    if walk.geometry.take is not None:
+        for name, rows in found.steps.items():
+            found.steps[name] = walk.geometry.spread(rows, 0)
+    return found
 
 
 def _again(walk: Walk, names, tensors, needed, grads) -> list[Tensor | None]:
@@ -389,13 +400,17 @@ def _by_reference(walk: Walk, given: Given) -> tuple[Tensor, ...]:
     def padded(rows: Tensor) -> Tensor:
         if place is not None:
             flat = rows.new_zeros(steps * batch, *rows.shape[1:])
-            rows = flat.index_copy(0, place, rows)
+            rows = flat.index_copy(0, place, _packed(rows, geometry))
         value = rows.reshape(steps, batch, *rows.shape[1:])
         return value.flip(0) if geometry.back else value
 
-    def packed(value: Tensor) -> Tensor:
+    def unpacked(value: Tensor) -> Tensor:
         flat = (value.flip(0) if geometry.back else value).flatten(0, 1)
-        return flat if place is None else flat.index_select(0, place)
+        if place is None:
+            return flat
+        rows = flat.index_select(0, place)
+        zeros = rows.new_zeros(geometry.places, *rows.shape[1:])
+        return zeros.index_copy(0, geometry.take, rows)
 
     extras = {name: padded(v) for name, v in given.steps.items()} | dict(given.sequences)
     states, lines = [], {line.name: line.depth for line in graph.lines}
@@ -413,10 +428,10 @@ def _by_reference(walk: Walk, given: Given) -> tuple[Tensor, ...]:
         graph, named, x, (*states, *carried_lines), lengths=geometry.lengths,
         extras=extras, return_states=walk.every,
     )  # fmt: skip
-    result = [packed(out), *last[: len(graph.states)]]
+    result = [unpacked(out), *last[: len(graph.states)]]
     if walk.every:
         result += [
-            packed(v) for v, i in zip(every or (), graph.new_states, strict=True)
+            unpacked(v) for v, i in zip(every or (), graph.new_states, strict=True)
             if i != graph.output
         ]
     return tuple(result)

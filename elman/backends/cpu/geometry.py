@@ -31,6 +31,9 @@ class Geometry:
             the call's state or a fresh one; None where they are the same.
         last: for each row of the call, the row of ours that ends it.
         lengths: of our rows.
+        places: rows of (time·batch).
+        inverse: for each of those its packed row, and `total` where there is none.
+        within: for each packed row its number within its step.
         back: whether the steps are walked from the last to the first, where rows are whole; a
             state's plane then ends with what it begins with.
     """
@@ -47,6 +50,9 @@ class Geometry:
     last: Tensor | None = None
     lengths: Tensor | None = None
     back: bool = False
+    places: int = 0
+    inverse: Tensor | None = None
+    within: np.ndarray | None = None
     tables: dict = field(default_factory=dict)
 
     def address(self, kind: str, number: int, depth: int) -> int:
@@ -98,11 +104,8 @@ class Geometry:
             return slice(start, start + self.total)
         key = ("before", steps_ago, depth)
         if key not in self.tables:
-            places = [
-                np.arange(n) + s
-                for n, s in zip(self.alive, self.slots(steps_ago, depth), strict=True)
-            ]
-            self.tables[key] = torch.from_numpy(np.concatenate(places))
+            starts = np.repeat(self.slots(steps_ago, depth), self.alive)
+            self.tables[key] = torch.from_numpy(starts + self.within)
         return self.tables[key]
 
     def ends(self, depth: int) -> Tensor | slice:
@@ -134,6 +137,16 @@ class Geometry:
         return torch.from_numpy(start + np.arange(self.batch))
 
 
+    def spread(self, plane: Tensor, start: int) -> Tensor:
+        """The rows of all steps that begin at a row of a plane, as (time·batch, …), with zeros
+        where there is none; a plane of ragged rows has zeros in its last."""
+        if self.inverse is None:
+            return plane.narrow(0, start, self.total)
+        return plane.narrow(0, start, plane.shape[0] - start).index_select(
+            0, self.inverse if start + self.total + 1 == plane.shape[0]
+            else torch.where(self.inverse == self.total, plane.shape[0] - start - 1, self.inverse)
+        )
+
     def beginning(self, depth: int) -> int:
         """At which row of a plane what a state begins with lies."""
         return self.total if self.back else 0
@@ -156,10 +169,20 @@ def ragged(
     steps: int, lengths: Tensor | None, resets: Tensor | None, batch: int, back: bool = False
 ) -> Geometry:
     """Rows of their own lengths, each reset beginning a new one; `back`, each from its end."""
-    ends = np.full(batch, steps, np.int64) if lengths is None else lengths.numpy().astype(np.int64)
+    marks = None if resets is None else resets.contiguous().numpy().tobytes()
+    ends = None if lengths is None else lengths.contiguous().numpy().tobytes()
+    return _ragged(steps, ends, marks, batch, back)
+
+
+@lru_cache(16)
+def _ragged(
+    steps: int, lengths: bytes | None, resets: bytes | None, batch: int, back: bool
+) -> Geometry:
+    ends = np.full(batch, steps, np.int64) if lengths is None else np.frombuffer(lengths, np.int64)
     row, start = np.arange(batch), np.zeros(batch, np.int64)
     if resets is not None:
-        at, of = np.nonzero(resets.numpy() & (np.arange(steps)[:, None] < ends))
+        marks = np.frombuffer(resets, bool).reshape(steps, batch)
+        at, of = np.nonzero(marks & (np.arange(steps)[:, None] < ends))
         row, start = np.concatenate([row, of]), np.concatenate([start, at])
         order = np.lexsort((start, row))
         row, start = row[order], start[order]
@@ -180,16 +203,20 @@ def ragged(
     alive = np.searchsorted(-length, -np.arange(longest), side="left").astype(np.int64)
     packed = np.concatenate([[0], np.cumsum(alive)[:-1]]).astype(np.int64)
     step = np.repeat(np.arange(longest), alive)
-    ours = np.arange(int(alive.sum())) - packed[step]
+    total = int(alive.sum())
+    ours = np.arange(total) - packed[step]
     time = length[ours] - 1 - step if back else start[ours] + step
     take = time * batch + row[ours]
+    inverse = np.full(steps * batch, total, np.int64)
+    inverse[take] = np.arange(total)
     last = np.empty(batch, np.int64)
     last[row[final]] = np.nonzero(final)[0]
     return Geometry(
-        longest, len(row), int(alive.sum()), alive, packed, 0,
+        longest, len(row), total, alive, packed, 0,
         torch.from_numpy(take), torch.from_numpy(row),
         torch.from_numpy(fresh) if fresh.any() else None, torch.from_numpy(last),
-        torch.from_numpy(length),
+        torch.from_numpy(length), places=steps * batch, inverse=torch.from_numpy(inverse),
+        within=ours,
     )  # fmt: skip
 
 

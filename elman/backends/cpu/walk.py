@@ -134,7 +134,7 @@ def forward(walk: Walk, given: Given, *, training: bool) -> Planes:
     for state, index in zip(graph.states, graph.new_states, strict=True):
         full = training or walk.every or index == graph.output
         rows = geometry.total + depth * batch if full else (depth + 1) * batch
-        plane = like.new_empty(rows, _width(plan, state.dims))
+        plane = _plane(like, geometry, rows, _width(plan, state.dims))
         at = geometry.beginning(depth) if full else 0
         _begin(plane[at:], given.beginnings[state.name], depth * batch, state.dims)
         planes[state.name] = plane
@@ -142,10 +142,19 @@ def forward(walk: Walk, given: Given, *, training: bool) -> Planes:
     output = None
     if graph.output not in graph.new_states:
         width = _width(plan, graph.nodes[graph.output].dims)
-        output = like.new_empty(geometry.total, width)
+        output = _plane(like, geometry, geometry.total, width)
         addresses["output"] = output.data_ptr()
     _run(plan, geometry, addresses, like, live)
     return Planes(planes, output, kept)
+
+
+def _plane(like: Tensor, geometry: Geometry, rows: int, width: int) -> Tensor:
+    """Memory for rows; where rows are ragged, with one of zeros behind them."""
+    if geometry.inverse is None:
+        return like.new_empty(rows, width)
+    plane = like.new_empty(rows + 1, width)
+    plane[rows] = 0
+    return plane
 
 
 def _begin(plane: Tensor, beginning: Tensor, rows: int, dims: Sequence[str]) -> None:
@@ -326,8 +335,10 @@ def backward(
             addresses[buffer] = 0
             skipped += plan.skipped[buffer]
             continue
-        fresh = like.new_zeros if role[0] == "sequence" else like.new_empty
-        made[buffer] = fresh(geometry.batch if role[0] == "sequence" else geometry.total, width)
+        if role[0] == "sequence":
+            made[buffer] = like.new_zeros(geometry.batch, width)
+        else:
+            made[buffer] = _plane(like, geometry, geometry.total, width)
         addresses[buffer] = made[buffer].data_ptr()
     _run(plan, geometry, addresses, like, live, skipped)
     for name in begun.keys() - set(lined) if depth > 1 else ():
