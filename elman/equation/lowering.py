@@ -147,6 +147,12 @@ class Lowered:
     def pointwise(self, op: str, *operands: int, **attributes: float) -> int:
         return self.append(op, operands, self._joined(operands), **attributes)
 
+    def wide(self, value: int, size: str) -> int:
+        """A value as products and what is outside read it: a number a row, once for each unit."""
+        if size == ONE or self.ops[value].size != ONE:
+            return value
+        return self.append("mul", (value, self.append("constant", value=1.0)), size)
+
     def over(self, op: str, value: int, size: str) -> int:
         """A sum or a largest value over the units; of one number a row, that many of it."""
         if size == ONE or (op == ROW_MAX and self.ops[value].size == ONE):
@@ -200,7 +206,8 @@ class Lowered:
             weight, vector = node.args
             if self.levels[weight] != PARAMETER:
                 raise Unsupported(f"{_words(node)} has a matrix for each row")
-            terms.append(Term(weight, node.op == "matmul_transposed", self.value(vector)))
+            seen = self.wide(self.value(vector), size_of(self.nodes[vector]))
+            terms.append(Term(weight, node.op == "matmul_transposed", seen))
         gather = Gather(tuple(terms), start)
         args = [t.vector for t in terms] + ([] if start is None else [start])
         index = self._append(Op(GATHER, tuple(args), (), size), gather)

@@ -213,7 +213,8 @@ def _forward(backward: Adjoint, saved: Sequence[int]) -> Program:
         wanted.append((("out",), graph.output))
     low = Lowered(backward.nodes, backward.levels, _leaves(graph), [i for _, i in wanted])
     roots = tuple(
-        Root(role, low.value(i), size_of(backward.nodes[i])) for role, i in wanted
+        Root(role, low.wide(low.value(i), size_of(backward.nodes[i])), size_of(backward.nodes[i]))
+        for role, i in wanted
     )  # fmt: skip
     before = [
         i for i, gather in low.gathers.items()
@@ -250,13 +251,23 @@ def _backward(
     wanted = list(dict(wanted).items())
     low = Lowered(nodes, backward.levels, leaves, [i for _, i in wanted])
     roots = tuple(
-        Root(role, low.sum_root(i) if _alone(role, planes) else low.value(i), size_of(nodes[i]))
+        Root(
+            role,
+            low.wide(low.sum_root(i) if _alone(role, planes) else low.value(i), size_of(nodes[i])),
+            size_of(nodes[i]),
+        )
         for role, i in wanted
     )
     roots += tuple(
         Root(("carry", s.name), low.append("constant", value=0.0), s.dims[0] if s.dims else ONE)
         for s in backward.graph.states if s.name not in backward.states and s.name not in planes
     )  # fmt: skip
+    # What meets one weight more than once meets it as a sum, which no product of its own is.
+    placed = {root.value for root in roots if root.role[0] == "cotangent"}
+    sums = dict.fromkeys(t.vector for gather in low.gathers.values() for t in gather.terms)
+    roots += tuple(
+        Root(("cotangent", ("sum", v)), v, low.ops[v].size) for v in sums if v not in placed
+    )
     inputs = {root.value for root in roots if root.role[0] == "step"}
     read = {a for op in low.ops for a in op.args}
     others = {root.value for root in roots if root.role[0] != "step"}
