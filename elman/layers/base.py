@@ -111,6 +111,13 @@ class RecurrentLayer(nn.Module):
         )
         self._kernels = tuple(None if self._size_obstacle else k for k in kernels)
         # Nothing between or around the layers that torch's kernel for a whole stack cannot do.
+        self._single = (
+            self.num_layers == 1
+            and not self.bidirectional
+            and not self._dense_widths
+            and not base.lines
+            and self.learning.window is None
+        )
         self._bare = not (self.residual and self.num_layers > 1) and self.learning.window is None
 
     @property
@@ -242,6 +249,17 @@ class RecurrentLayer(nn.Module):
         whole = lengths is None and not return_states and self._is_whole(choice)
         if whole and isinstance(x, Tensor):
             return self._run_whole(x, state)
+        if (
+            choice.backend == "cpu"
+            and self._single
+            and lengths is None
+            and resets is None
+            and not return_states
+            and isinstance(x, Tensor)
+            and x.dim() == 3
+            and len(self._graphs[self.training].inputs) == 1
+        ):
+            return self._run_single(x, state)
         got = given(
             self.owner,
             x,
@@ -354,6 +372,24 @@ class RecurrentLayer(nn.Module):
             out, last = out.squeeze(1), [s.squeeze(1) for s in last]
         return out, last[0] if len(last) == 1 else tuple(last)
 
+    def _run_single(self, x: Tensor, state: Tensor | Sequence[Tensor] | None):
+        """One layer, one direction and whole rows on our kernel, with as little around as may be."""
+        checks.check_input(
+            self.owner, x, self.input_size, self._weight().dtype, batch_first=self.batch_first
+        )
+        if self.batch_first:
+            x = x.transpose(0, 1)
+        graph, sizes = self.cell.graph, self._sizes[0]
+        states = None
+        if state is not None:
+            (states,) = read_state(self.owner, graph, self._sizes, 1, state, x, batched=True)
+        elif self.initial_state != "zeros":
+            (states,) = self.initial_carried(x.shape[1], x)
+        kernels = cpu.kernels_of(self._graphs[self.training])
+        out, last = cpu.run_plain(kernels, sizes, self._cpu_parameters(0, 0), x, states)
+        last = write_state(graph, [last], 1)
+        return out.transpose(0, 1) if self.batch_first else out, self._join(last)
+
     def _whole_state(
         self, x: Tensor, state: Tensor | Sequence[Tensor] | None, batched: bool, batch_first: bool
     ) -> tuple[Tensor, ...]:
@@ -414,7 +450,7 @@ class RecurrentLayer(nn.Module):
         return self._join([got.form.restore_state(s) for s in states])
 
     @staticmethod
-    def _join(parts: list):
+    def _join(parts: Sequence[Tensor]):
         return parts[0] if len(parts) == 1 else tuple(parts)
 
     def _plan(self) -> Plan:

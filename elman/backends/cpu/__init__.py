@@ -54,3 +54,12 @@ def run(kernels: Kernels, sizes: Any, parameters: Any, call: Call) -> Result:
     from elman.backends.cpu.calls import run
 
     return run(kernels, sizes, parameters, call)
+
+
+def run_plain(
+    kernels: Kernels, sizes: Any, parameters: Any, x: torch.Tensor, states: Any
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """Run whole rows on the kernels; see `elman.backends.cpu.calls.run_plain`."""
+    from elman.backends.cpu.calls import run_plain
+
+    return run_plain(kernels, sizes, parameters, x, states)

@@ -18,7 +18,7 @@ from elman.backends.cpu.walk import Cotangents, Given, Planes, Walk, backward, f
 from elman.backends.reference import ages_of, delayed_input
 from elman.equation.evaluate import value_of
 from elman.equation.graph import Graph
-from elman.equation.sizes import number
+from elman.equation.sizes import number, shape_of
 from elman.errors import InputError
 
 
@@ -61,6 +61,38 @@ def run(
     if call.return_states:
         states = tuple(_timed(every[s.name], call) for s in graph.states)
     return Result(_timed(out, call), carried, states)
+
+
+def run_plain(
+    kernels: Kernels,
+    sizes: Mapping[str, int],
+    parameters: Parameters,
+    x: Tensor,
+    states: Carried | None,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Outputs and last states of whole rows, for a cell with neither delays nor further inputs.
+
+    Args:
+        x: (time, batch, input).
+        states: what the states begin with, each (batch, size); their constants if None.
+    """
+    graph = kernels.inner
+    if torch.is_autocast_enabled("cpu") or not x.shape[1]:
+        carried = states or reference.initial_carried(
+            kernels.graph, sizes, x.shape[1], dtype=x.dtype
+        )
+        result = run(kernels, sizes, parameters, Call(x, carried))
+        return result.out, result.carried
+    parameters = inner_parameters(kernels, sizes, parameters)
+    names = (s.name for s in graph.states)
+    begun = {} if states is None else dict(zip(names, states, strict=True))
+    given = Given(parameters, {graph.inputs[0].name: x.flatten(0, 1)}, {}, begun)
+    checked(kernels, given, x.dtype)
+    geometry = whole(x.shape[0], x.shape[1])
+    shapes = tuple([tuple(t.shape) for t in parameters.tensors])
+    walk = Walk(kernels, sizes, geometry, False, parameters.places, shapes, x.dtype)
+    found = _found(walk, given)
+    return found[0].view(x.shape[0], x.shape[1], -1), found[1:]
 
 
 def _timed(rows: Tensor, call: Call) -> Tensor:
@@ -236,17 +268,20 @@ def _carried(walk: Walk, call: Call, given: Given, finals, every, lines) -> Carr
 
 def _walked(walk: Walk, given: Given):
     """Outputs, last states and, where asked for, all states, by name."""
+    return _named(walk, _found(walk, given))
+
+
+def _found(walk: Walk, given: Given) -> tuple[Tensor, ...]:
+    """Outputs, last states and, where asked for, all states that are not the output."""
     tensors = [
         *given.parameters.tensors, *given.steps.values(), *given.sequences.values(),
         *given.beginnings.values(),
     ]  # fmt: skip
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+    if torch.is_grad_enabled() and any([t.requires_grad for t in tensors]):
         names = tuple(given.steps), tuple(given.sequences), tuple(given.beginnings)
-        found = _Function.apply(walk, names, *tensors)
-    else:
-        planes = forward(walk, _in_order(walk, given), training=False)
-        found = _results(walk, planes, training=False)
-    return _named(walk, found)
+        return _Function.apply(walk, names, *tensors)
+    planes = forward(walk, _in_order(walk, given), training=False)
+    return _results(walk, planes, training=False)
 
 
 def _in_order(walk: Walk, given: Given) -> Given:
@@ -416,7 +451,10 @@ def _by_reference(walk: Walk, given: Given) -> tuple[Tensor, ...]:
     states, lines = [], {line.name: line.depth for line in graph.lines}
     carried_lines = []
     for s in graph.states:
-        blocks = given.beginnings[s.name]
+        blocks = given.beginnings.get(s.name)
+        if blocks is None:
+            shape = shape_of(s.dims, walk.sizes)
+            blocks = torch.full((depth * batch, *shape), s.initial, dtype=walk.dtype)
         blocks = blocks.reshape(depth, batch, *blocks.shape[1:])
         states.append(blocks[-1])
         if s.name in lines:

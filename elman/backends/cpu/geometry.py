@@ -105,7 +105,8 @@ class Geometry:
         key = ("before", steps_ago, depth)
         if key not in self.tables:
             starts = np.repeat(self.slots(steps_ago, depth), self.alive)
-            self.tables[key] = torch.from_numpy(starts + self.within)
+            with torch.inference_mode(False):
+                self.tables[key] = torch.from_numpy(starts + self.within)
         return self.tables[key]
 
     def ends(self, depth: int) -> Tensor | slice:
@@ -115,9 +116,9 @@ class Geometry:
             return slice(start, start + self.batch)
         if "ends" not in self.tables:
             lengths = self.lengths.numpy()
-            self.tables["ends"] = torch.from_numpy(
-                self.packed[lengths - 1] + np.arange(self.batch)
-            )
+            rows = self.packed[lengths - 1] + np.arange(self.batch)
+            with torch.inference_mode(False):
+                self.tables["ends"] = torch.from_numpy(rows)
         return self.tables["ends"] + depth * self.batch
 
     def ring_ends(self, depth: int) -> Tensor:
@@ -171,7 +172,9 @@ def ragged(
     """Rows of their own lengths, each reset beginning a new one; `back`, each from its end."""
     marks = None if resets is None else resets.contiguous().numpy().tobytes()
     ends = None if lengths is None else lengths.contiguous().numpy().tobytes()
-    return _ragged(steps, ends, marks, batch, back)
+    # What is kept serves training too, whatever mode this call is in.
+    with torch.inference_mode(False):
+        return _ragged(steps, ends, marks, batch, back)
 
 
 @lru_cache(16)

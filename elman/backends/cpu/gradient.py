@@ -22,6 +22,8 @@ from elman.backends.cpu.machine import host
 from elman.backends.cpu.product import panel_width
 
 PIECE = 128
+# Multiplications that one thread does sooner than another wakes up.
+SMALL = 1 << 22
 HEAD = ("product", "pack_columns", "turn", "jobs", "work", "work_size", "zeros")
 JOB = ("total", "A", "lda", "rows", "V", "ldv", "columns", "C", "ldc", "add", "packed")
 
@@ -58,15 +60,16 @@ class Products:
 
     def run(self, jobs: Sequence[Product]) -> None:
         """Compute every product."""
-        count = torch.get_num_threads()
+        work = sum(j.total * j.rows * j.columns for j in jobs)
+        count = torch.get_num_threads() if work > SMALL else 1
         most_rows = max(j.rows for j in jobs)
         most_columns = -(-max(j.columns for j in jobs) // self.panel) * self.panel
         if self.zeros.shape[0] < most_columns:
             self.zeros = torch.zeros(most_columns, dtype=self.dtype)
         size = (most_rows + most_columns) * PIECE
-        work = torch.empty(count * size, dtype=self.dtype)
+        memory = torch.empty(count * size, dtype=self.dtype)
         words = [
-            *self.functions, len(jobs), work.data_ptr(), size, self.zeros.data_ptr()
+            *self.functions, len(jobs), memory.data_ptr(), size, self.zeros.data_ptr()
         ]  # fmt: skip
         for job in jobs:
             words += *job, most_rows * PIECE

@@ -41,9 +41,7 @@ class Stream:
         dtype: float32 or float64.
     """
 
-    def __init__(
-        self, kernels: Kernels, sizes: Mapping[str, int], batch: int, dtype: torch.dtype
-    ):
+    def __init__(self, kernels: Kernels, sizes: Mapping[str, int], batch: int, dtype: torch.dtype):
         self.kernels, self.sizes, self.batch, self.dtype = kernels, sizes, batch, dtype
         self._geometry = whole(1, batch)
         self._depth = kernels.depth
@@ -153,8 +151,7 @@ class Stream:
             rows = self._part(name)[slot * self.batch : (slot + 1) * self.batch]
             return rows if self._dims[name] else rows[:, 0]
 
-        result = [ago(s.name, 1).clone(memory_format=torch.contiguous_format)
-                  for s in graph.states]
+        result = [ago(s.name, 1).clone(memory_format=torch.contiguous_format) for s in graph.states]
         for line in graph.lines:
             if line.kind == "state":
                 result.append(torch.stack([ago(line.name, 2 + k) for k in range(line.depth)], 1))

@@ -62,7 +62,8 @@ class Given:
 
     Shapes:
         A step's input is (total, size), one of a sequence (batch, size); a beginning holds the
-        depth values of a state before the first step, oldest first, (depth·batch, size).
+        depth values of a state before the first step, oldest first, (depth·batch, size); where
+        there is none, a state begins with its constant.
     """
 
     parameters: Parameters
@@ -136,7 +137,11 @@ def forward(walk: Walk, given: Given, *, training: bool) -> Planes:
         rows = geometry.total + depth * batch if full else (depth + 1) * batch
         plane = _plane(like, geometry, rows, _width(plan, state.dims))
         at = geometry.beginning(depth) if full else 0
-        _begin(plane[at:], given.beginnings[state.name], depth * batch, state.dims)
+        beginning = given.beginnings.get(state.name)
+        if beginning is None:
+            plane.narrow(0, at, depth * batch).fill_(state.initial)
+        else:
+            _begin(plane[at:], beginning, depth * batch, state.dims)
         planes[state.name] = plane
         addresses[f"state:{state.name}"] = plane.data_ptr()
     output = None
