@@ -94,7 +94,11 @@ class Geometry:
         """At which row each step begins in a buffer of `chunk` steps that is used again."""
         key = ("turning", chunk)
         if key not in self.tables:
-            self.tables[key] = (np.arange(self.steps) % chunk * self.batch).astype(np.int64)
+            places = np.arange(self.steps) % chunk
+            if self.back:
+                # Products over many steps at once read x and write here in the same order.
+                places = chunk - 1 - places
+            self.tables[key] = (places * self.batch).astype(np.int64)
         return self.tables[key]
 
     def before(self, steps_ago: int, depth: int) -> Tensor | slice:
