@@ -19,6 +19,7 @@ from elman.backends.cpu import engine, threads
 from elman.backends.cpu.emit import Writer
 from elman.backends.cpu.kernel import products
 from elman.backends.cpu.machine import host
+from elman.backends.cpu.memory import empty
 from elman.backends.cpu.product import panel_width
 
 PIECE = 128
@@ -67,7 +68,7 @@ class Products:
         if self.zeros.shape[0] < most_columns:
             self.zeros = torch.zeros(most_columns, dtype=self.dtype)
         size = (most_rows + most_columns) * PIECE
-        memory = torch.empty(count * size, dtype=self.dtype)
+        memory = empty(count, size, self.dtype)
         words = [
             *self.functions, len(jobs), memory.data_ptr(), size, self.zeros.data_ptr()
         ]  # fmt: skip

@@ -173,6 +173,9 @@ class Sized:
         for size in self.layout.sizes.get(buffer, ()):
             starts.append(column)
             column += self.padded(size)
+        if column * (4 if self.element == "float" else 8) % 1024 == 0:
+            # Rows a power of two apart would all fall on the same lines of the caches.
+            column += self.lanes * bool(column)
         self.columns[buffer], self.width[buffer] = starts, column
 
     def set(self, name: str, value: int) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from elman.backends.cpu.geometry import Geometry
 from elman.backends.cpu.kernel import Kernels, Variant
 from elman.backends.cpu.layout import COTANGENTS, KEPT, SCRATCH, SUMS
+from elman.backends.cpu.memory import empty
 from elman.backends.cpu.plan import WORKSPACE, Plan
 from elman.backends.cpu.sources import Parameters, Source
 from elman.backends.cpu.weights import Weights
@@ -129,7 +130,7 @@ def forward(walk: Walk, given: Given, *, training: bool) -> Planes:
     like = _like(given)
     _input_addresses(plan, given, addresses, live)
     rows = geometry.total if training else plan.chunk(geometry) * batch
-    kept = like.new_empty(rows, plan.sized.width[KEPT])
+    kept = empty(rows, plan.sized.width[KEPT], walk.dtype)
     addresses[KEPT] = kept.data_ptr()
     planes = {}
     for state, index in zip(graph.states, graph.new_states, strict=True):
@@ -156,8 +157,8 @@ def forward(walk: Walk, given: Given, *, training: bool) -> Planes:
 def _plane(like: Tensor, geometry: Geometry, rows: int, width: int) -> Tensor:
     """Memory for rows; where rows are ragged, with one of zeros behind them."""
     if geometry.inverse is None:
-        return like.new_empty(rows, width)
-    plane = like.new_empty(rows + 1, width)
+        return empty(rows, width, like.dtype)
+    plane = empty(rows + 1, width, like.dtype)
     plane[rows] = 0
     return plane
 
@@ -181,9 +182,10 @@ def _run(
 ) -> None:
     """Fill the words that are left, with memory for the call, and go."""
     scratch = (geometry.batch + plan.count) * plan.sized.width[SCRATCH]
-    new = like.new_empty if plan.sized.exact else like.new_zeros
-    # The columns between the packed weights of two slots are never written, but multiplied.
-    workspace = new(plan.workspace + scratch + 1)
+    workspace = empty(1, plan.workspace + scratch + 1, like.dtype)
+    if not plan.sized.exact:
+        # The columns between the packed weights of two slots are never written, but multiplied.
+        workspace.zero_()
     addresses[WORKSPACE] = workspace.data_ptr()
     addresses[SCRATCH] = workspace.data_ptr() + plan.workspace * plan.bytes
     live.append(workspace)
@@ -309,8 +311,9 @@ def backward(
     _input_addresses(plan, given, addresses, live)
     addresses[KEPT] = planes.kept.data_ptr()
     sized = plan.sized
-    new = like.new_empty if sized.exact else like.new_zeros
-    dual = new(geometry.total, max(sized.width[COTANGENTS], 1))
+    dual = empty(geometry.total, max(sized.width[COTANGENTS], 1), walk.dtype)
+    if not sized.exact:
+        dual.zero_()
     widths = {s.name: _width(plan, s.dims) for s in graph.states}
     start = plan.count * sized.width[SUMS]
     zeroed = like.new_zeros(start + geometry.batch * sum(widths.values()) + 1)
