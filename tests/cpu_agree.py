@@ -15,6 +15,7 @@ from tolerances import distance
 from torch import Tensor
 
 import elman
+from elman.backends.cpu import memory
 from elman.equation import Cell
 from elman.equation.sizes import shape_of
 
@@ -167,7 +168,10 @@ def outcome(
     torch.manual_seed(5)  # the masks of dropout and zoneout
     results = call(layer, own, every=every)
     leaf |= dict(layer.named_parameters())
-    found = torch.autograd.grad(loss(results), list(leaf.values()), allow_unused=True)
+    value = loss(results)
+    found: list[Tensor | None] = [None] * len(leaf)
+    if value.requires_grad:  # an equation may read all that has a gradient in a comparison only
+        found = list(torch.autograd.grad(value, list(leaf.values()), allow_unused=True))
     gradients = {
         name: torch.zeros_like(value) if gradient is None else gradient
         for (name, value), gradient in zip(leaf.items(), found, strict=True)
@@ -203,4 +207,12 @@ def memory_of_nan(monkeypatch) -> Iterator[None]:
             for name in ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided"):
                 if hasattr(owner, name):
                     patch.setattr(owner, name, filled(getattr(owner, name)))
+        # Blocks that were used before, too: all bits set are NaN.
+        take = memory._take
+        patch.setattr(memory, "_take", lambda size: _all_bits(take(size)))
         yield
+
+
+def _all_bits(block):
+    block.fill(255)
+    return block

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from elman.backends import cpu
-from elman.backends.cpu import gradient, kernel
+from elman.backends.cpu import geometry, gradient, kernel, memory
 from elman.backends.cpu.machine import named, runs_here
+from elman.equation import schedule
 
 NAMES = ("avx512", "avx2", "neon", "plain")
 HERE = tuple(name for name in NAMES if runs_here(named(name)))
@@ -15,7 +16,8 @@ HERE = tuple(name for name in NAMES if runs_here(named(name)))
 
 def forget() -> None:
     """Forget every kernel of this process, so that the next call asks for its code anew."""
-    for module in (cpu, kernel, gradient):
+    memory.clear()
+    for module in (cpu, kernel, gradient, geometry, schedule):
         for value in vars(module).values():
             if hasattr(value, "cache_clear"):
                 value.cache_clear()

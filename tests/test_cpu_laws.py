@@ -27,9 +27,10 @@ from cpu_agree import (
 )
 from cpu_machines import HERE, machine
 from layer_cases import DROPINS, FEW
-from tolerances import EQUAL, ORACLE, assert_close
+from tolerances import EQUAL, ORACLE, assert_close, assert_same_bits
 
 import elman
+from elman.backends.cpu import memory
 
 SERVED = [case for case in CASES if case.name not in ON_THE_REFERENCE]
 DTYPES = (torch.float64, torch.float32)
@@ -150,6 +151,21 @@ def test_sizes(size, dtype):
     for steps, rows in ((1, 1), (3, 1), (1, 4), (4, 9)):
         given = sequence(pair[1], Shape(steps, rows), dtype)
         agree(pair, given, every=False)
+
+
+@pytest.mark.parametrize("name", ["lstm", "narx"])
+def test_memory_that_was_used_before(name, monkeypatch):
+    """Large blocks are used again and again; here every block is large."""
+    monkeypatch.setattr(memory, "SMALL", 1)
+    cell = elman.cells.get(name)
+    pair = layers(cell, ODD.of(cell))
+    for steps in (6, 3, 6):
+        given = sequence(pair[1], Shape(steps, 5))
+        held = call(pair[0], given)
+        before = [value.clone() for value in held]
+        agree(pair, given)
+        assert_same_bits(held, before)
+    assert memory.free() > 0
 
 
 @pytest.mark.parametrize("rows", range(1, 15))
