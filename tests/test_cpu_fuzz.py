@@ -9,7 +9,16 @@ import os
 
 import pytest
 import torch
-from cpu_agree import Sequence, Shape, assert_agree, layers, outcome, sequence, state_of
+from cpu_agree import (
+    Sequence,
+    Shape,
+    assert_agree,
+    layers,
+    memory_of_nan,
+    outcome,
+    sequence,
+    state_of,
+)
 from cpu_graphs import bodies
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -50,6 +59,13 @@ def _given(layer, shape: Shape, wanted: set[str]) -> Sequence:
 def _finite(layer, given: Sequence, every: bool) -> bool:
     found = [t for group in outcome(layer, given, every=every) for t in group.values()]
     return all(t.numel() == 0 or float(t.abs().max()) < LARGEST for t in found)
+
+
+@pytest.fixture(autouse=True)
+def nan(monkeypatch):
+    """Nothing may be read before it is written."""
+    with memory_of_nan(monkeypatch):
+        yield
 
 
 @settings(
@@ -102,9 +118,14 @@ def products_under_a_sum(p, x, h, c):
     return h + 0.1 * total + 0.2 * torch.sum(p.U @ c, -1), new
 
 
+def a_weight_on_an_input_and_its_past(p, x, h):
+    return torch.tanh(p.W @ x + p.W @ elman.delay(x, 2) + 0.3 * h)
+
+
 FOUND = (
     two_delays, two_states_that_are_the_output, a_weight_on_two_vectors, a_weight_in_three_stages,
     products_under_a_sum,
+    a_weight_on_an_input_and_its_past,
 )  # fmt: skip
 
 

@@ -268,10 +268,11 @@ def _backward(
     roots += tuple(
         Root(("cotangent", ("sum", v)), v, low.ops[v].size) for v in sums if v not in placed
     )
-    inputs = {root.value for root in roots if root.role[0] == "step"}
+    inputs = [root.value for root in roots if root.role[0] == "step"]
+    # Steps read what is made in them: another product, another root, or the same for two inputs.
     read = {a for op in low.ops for a in op.args}
-    others = {root.value for root in roots if root.role[0] != "step"}
-    after = [i for i in low.gathers if i in inputs and i not in read and i not in others]
+    read |= {root.value for root in roots if root.role[0] != "step"}
+    after = [i for i in low.gathers if inputs.count(i) == 1 and i not in read]
     return _program(low, roots, before=[], hoisted=[], after=after)
 
 
