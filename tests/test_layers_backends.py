@@ -1,4 +1,7 @@
-"""The torch backend against the reference, the choice between them, and the words about it."""
+"""The torch backend against the reference, the choice between them, and the words about it.
+
+What the CPU's own kernels compute is under test in `test_cpu_laws.py` and its neighbours.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from layer_cases import DROPINS, as_tuple, flat, gradients, total
 from tolerances import assert_close, assert_same_bits
 
 import elman
-from elman.backends import torch_kernel
+from elman.backends import cpu, torch_kernel
 from elman.backends.torch_kernel import KERNELS
 
 LENGTHS = [4, 7, 1]
@@ -38,6 +41,12 @@ def both(name, **options):
         else:
             layers.append(getattr(elman, name)(3, 4, **given))
     return layers
+
+
+@pytest.fixture
+def no_kernels(monkeypatch):
+    """As on a machine where no kernel can be compiled: "auto" takes torch's, else the reference."""
+    monkeypatch.setattr(cpu, "obstacles", lambda *_: ["nothing compiles here"])
 
 
 def compare(layers, x, *, lengths=None, given_state=False, dtype=torch.float64):
@@ -110,7 +119,7 @@ def test_states_at_every_step_on_torch():
             assert_close(flat(got), flat(reference(x, lengths=lengths, return_states="layers")))
 
 
-def test_a_users_equal_equation_runs_on_torch():
+def test_a_users_equal_equation_runs_on_torch(no_kernels):
     @elman.cell
     def mine(p, x, h):
         return torch.tanh(p.W @ x + p.U @ h + p.b)
@@ -121,7 +130,29 @@ def test_a_users_equal_equation_runs_on_torch():
     assert layer.W_l0.grad.abs().max() > 0
 
 
-def test_what_keeps_torchs_kernel_away_is_said():
+def test_auto_takes_our_kernel_before_torchs_and_says_so():
+    for layer in (elman.LSTM(3, 4, 2, dropout=0.2), elman.Recurrent("mgu", 3, 4, zoneout=0.1)):
+        for asked in ({}, {"lengths": LENGTHS}, {"resets": True}, {"return_states": True}):
+            said = layer.explain(**asked)
+            assert "Elman's kernel for the CPU (backend 'cpu')" in said
+            assert "fastest" in said
+            assert "slower" not in said
+    assert "was asked for" in elman.GRU(3, 4, backend="cpu").explain()
+    half = elman.GRU(3, 4, dtype=torch.bfloat16)
+    assert "backend 'torch'" in half.explain()
+    assert "not bfloat16" in half.explain()
+    matrices = elman.Recurrent("mlstm", 3, 3)
+    assert "backend 'reference'" in matrices.explain()
+    assert "the state 'C' is a matrix for each row" in matrices.explain()
+
+    def inside(x):
+        assert "torch.func" in elman.GRU(3, 4).explain()
+        return x.sum()
+
+    torch.func.grad(inside)(torch.randn(2, 1, 3))
+
+
+def test_what_keeps_torchs_kernel_away_is_said(no_kernels):
     auto = elman.LSTM(3, 4, 2, dropout=0.2)
     assert "backend 'torch'" in auto.explain()
     assert "one after the other" in auto.explain()
@@ -210,7 +241,7 @@ def test_the_twice_differentiable_kernel(name, batch_first):
         loss.backward()
 
 
-def test_float32_lstm_differentiates_twice_on_the_whole_stack():
+def test_float32_lstm_differentiates_twice_on_the_whole_stack(no_kernels):
     layer = elman.LSTM(3, 4, 2)
     x = torch.randn(5, 2, 3, requires_grad=True)
     (first,) = torch.autograd.grad(layer(x)[0].pow(2).sum(), x, create_graph=True)
@@ -221,8 +252,11 @@ def test_float32_lstm_differentiates_twice_on_the_whole_stack():
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+@pytest.mark.parametrize("kernels", [True, False])
 @pytest.mark.parametrize("name", DROPINS)
-def test_auto_takes_the_reference_where_torchs_kernels_cannot_follow(name):
+def test_auto_takes_the_reference_where_kernels_cannot_follow(name, kernels, request):
+    if not kernels:
+        request.getfixturevalue("no_kernels")
     torch.manual_seed(0)
     auto, reference = (getattr(elman, name)(3, 4, 2, backend=b) for b in ("auto", "reference"))
     reference.load_state_dict(auto.state_dict())
@@ -244,7 +278,7 @@ def test_auto_takes_the_reference_where_torchs_kernels_cannot_follow(name):
         assert_same_bits(*(transform(lambda x, m=m: m(x)[0]) for m in (auto, reference)))
 
 
-def test_a_projection_as_large_as_the_hidden_size_stays_on_the_reference():
+def test_a_projection_as_large_as_the_hidden_size_stays_on_the_reference(no_kernels):
     layer = elman.Recurrent("lstm_projected", 3, 4, sizes={"projection": 4})
     assert layer(torch.randn(5, 2, 3))[0].shape == (5, 2, 4)
     assert "as large as the hidden size" in layer.explain()

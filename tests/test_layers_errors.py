@@ -30,7 +30,6 @@ def layer():
         (("gru", 3, 4), {"zoneout": "a"}, "zoneout is 'a'"),
         (("gru", 3, 4), {"initial_state": "learnt"}, "Did you mean 'learned'?"),
         (("gru", 3, 4), {"backend": "cudnn"}, "backend is 'cudnn'; it is one of"),
-        (("gru", 3, 4), {"backend": "cpu"}, "this version has none"),
         (("gru", 3, 4), {"backend": "gpu"}, "this version has none"),
         (("gru", 3, 4), {"dense": [3, 0]}, "each width must be 1 or more"),
         (("gru", 3, 4), {"dense": "3"}, "give the widths"),
