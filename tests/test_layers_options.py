@@ -349,7 +349,7 @@ def test_one_step_cells_are_one_step_of_the_layer(name):
             outputs.append(as_tuple(state)[0])
         assert_close(torch.stack(outputs), layer(x)[0])
         words = one.explain()
-        expected = "reference" if set(options) & {"layer_norm", "zoneout"} else "torch"
+        expected = "cpu" if set(options) & {"layer_norm", "zoneout"} else "torch"
         assert f"backend '{expected}'" in words
 
 

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from elman import equation
-from elman.backends import torch_kernel
+from elman.backends import cpu, torch_kernel
+from elman.backends.call import Call
 from elman.backends.choose import Choice, choose
+from elman.backends.cpu.sources import own
 from elman.backends.reference import Step
 from elman.backends.torch_kernel import KERNELS, Kernel
 from elman.errors import InputError, SizeError
@@ -100,6 +102,13 @@ class _StackedCell(nn.Module):
         return {**parameters, **{p.name: getattr(self, p.name) for p in self._added}}
 
     def _choose(self) -> Choice:
+        # For one step torch's kernel, which has less around it, is the faster.
+        return choose(
+            self.owner, self.backend, {"torch": self._obstacles, "cpu": self._cpu_obstacles}
+        )
+
+    def _obstacles(self) -> list[str]:
+        """What keeps torch's kernel from the cell, each a phrase."""
         found = []
         if self.zoneout:
             found.append(f"zoneout={self.zoneout} changes the equation")
@@ -107,7 +116,16 @@ class _StackedCell(nn.Module):
             found.append("layer_norm changes the equation")
         if torch_kernel.in_transform():
             found.append("a torch.func transform or forward-mode differentiation is at work")
-        return choose(self.owner, self.backend, found)
+        return found
+
+    def _cpu_obstacles(self) -> list[str]:
+        """What keeps our kernel for the CPU from the cell, each a phrase."""
+        found = cpu.obstacles(self._graph, self.weight_ih.device, self.weight_ih.dtype)
+        if torch_kernel.in_transform():
+            found.append("a torch.func transform or forward-mode differentiation is at work")
+        if torch.compiler.is_compiling():
+            found.append("torch.compile is at work")
+        return found
 
     def explain(self) -> str:
         """Say which backend runs a call of this cell, and why."""
@@ -140,7 +158,8 @@ class _StackedCell(nn.Module):
         return new if batched else tuple(s.squeeze(0) for s in new)
 
     def _run(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        if self._choose().backend == "torch":
+        backend = self._choose().backend
+        if backend == "torch":
             one = getattr(torch._VF, f"{self._kernel.name}_cell")
             hx = states if len(states) > 1 else states[0]
             new = one(x, hx, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
@@ -149,6 +168,12 @@ class _StackedCell(nn.Module):
         for extra in self._graph.inputs[1:]:
             z = x.new_full((x.shape[0], self.hidden_size), self.zoneout)
             extras[extra.name] = torch.bernoulli(z) if self.training else z
+        if backend == "cpu":
+            steps = {name: value.unsqueeze(0) for name, value in extras.items()}
+            sizes = {"input": self.input_size, "hidden": self.hidden_size}
+            parameters = own(self.equation_parameters())
+            call = Call(x.unsqueeze(0), states, step_extras=steps)
+            return cpu.run(cpu.kernels_of(self._graph), sizes, parameters, call).carried
         return Step(self._graph, self.equation_parameters())(x, states, extras)[1]
 
     def _initial(self, x: Tensor) -> tuple[Tensor, ...]:
