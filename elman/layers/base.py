@@ -246,12 +246,20 @@ class RecurrentLayer(nn.Module):
             )
         further = further_inputs(self.owner, self.cell.graph, self._sizes[0], inputs)
         choice = self._choose(resets is not None, bool(return_states))
+        captured = torch.compiler.is_compiling()
+        if captured and choice.backend != "reference":
+            ragged = lengths is not None or resets is not None or not isinstance(x, Tensor)
+            if ragged or choice.backend == "torch":
+                from elman.layers.captured import aside
+
+                return aside(self, x, state, lengths, resets, return_states, inputs)
         whole = lengths is None and not return_states and self._is_whole(choice)
         if whole and isinstance(x, Tensor):
             return self._run_whole(x, state)
         if (
             choice.backend == "cpu"
             and self._single
+            and not captured
             and lengths is None
             and resets is None
             and not return_states
@@ -280,6 +288,10 @@ class RecurrentLayer(nn.Module):
         return torch.empty(0) if weight is None else weight
 
     def _choose(self, resets: bool, return_states: bool) -> Choice:
+        if torch.compiler.is_compiling():
+            from elman.layers.captured import choice
+
+            return choice(self, resets, return_states)
         asked = {
             "cpu": self._cpu_obstacles,
             "torch": partial(self._obstacles, resets, return_states),
@@ -473,6 +485,10 @@ class RecurrentLayer(nn.Module):
             weights = self.stacked_parameters(layer, direction)
             kernel, twice = self._torch_kernel(), self.backend == "auto"
             return self.learning.walk(partial(torch_kernel.run, kernel, weights, twice), call)
+        if choice.backend == "cpu" and torch.compiler.is_compiling():
+            from elman.layers.captured import run as run_captured
+
+            return run_captured(self, layer, direction, call)
         if choice.backend == "cpu":
             kernels = cpu.kernels_of(self._graphs[self.training])
             parameters = self._cpu_parameters(layer, direction)
@@ -536,8 +552,8 @@ class RecurrentLayer(nn.Module):
         Example:
             >>> import elman
             >>> print(elman.GRU(2, 3).explain())
-            GRU runs on torch's own kernel (backend 'torch').
-            Why: the equation is torch.nn's, and no option of the call keeps its kernel away.
+            GRU runs on Elman's kernel for the CPU (backend 'cpu').
+            Why: it is the fastest that serves this call.
             Gradient: backpropagation through the whole sequence.
         """
         choice = self._choose(resets is not None, bool(return_states))
