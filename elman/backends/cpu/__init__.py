@@ -6,6 +6,9 @@ This module loads no compiler; what it offers does so when first called.
 from __future__ import annotations
 
 import functools
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,18 +31,32 @@ def obstacles(graph: Graph, device: torch.device, dtype: torch.dtype) -> list[st
 
 @functools.cache
 def _obstacles(graph: Graph) -> tuple[str, ...]:
-    from elman.backends.cpu import engine
-    from elman.equation.lowering import Unsupported
+    with without_collection():
+        from elman.backends.cpu import engine
+        from elman.equation.lowering import Unsupported
 
-    reason = engine.available()
-    if reason is not None:
-        engine.warn_unavailable()
-        return (reason,)
+        reason = engine.available()
+        if reason is not None:
+            engine.warn_unavailable()
+            return (reason,)
+        try:
+            kernels_of(graph)
+        except Unsupported as why:
+            return (str(why),)
+        return ()
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """No collection of garbage meanwhile: it would go through all of torch's objects, which takes
+    longer than making a kernel."""
+    collecting = gc.isenabled()
+    gc.disable()
     try:
-        kernels_of(graph)
-    except Unsupported as why:
-        return (str(why),)
-    return ()
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def kernels_of(graph: Graph) -> Kernels:

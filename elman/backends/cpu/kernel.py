@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from elman.backends.cpu import engine
+from elman.backends.cpu import engine, without_collection
 from elman.backends.cpu.arguments import argument_names
 from elman.backends.cpu.layout import (
     COTANGENTS,
@@ -101,7 +101,8 @@ class Kernels:
         key = variant, element
         known = self.__dict__.setdefault("_codes", {})
         if key not in known:
-            known[key] = _compile(self, variant, element, host())
+            with without_collection():
+                known[key] = _compile(self, variant, element, host())
         return known[key].address("kernel")
 
 
