@@ -1,6 +1,6 @@
 """The CPU's kernels give what the reference gives: results, states and every gradient, every cell.
 
-ELMAN_FUZZ=1 runs every cell with every set of options; without it each takes its turn.
+ELMAN_FUZZ=1 runs every cell with every set of options; without it they take turns.
 """
 
 from __future__ import annotations
@@ -57,8 +57,11 @@ TURNS = [
     (case, name)
     for place, case in enumerate(SERVED)
     for turn, name in enumerate(OPTIONS)
-    if case in FEW or os.environ.get("ELMAN_FUZZ") or place % len(OPTIONS) == turn
+    if os.environ.get("ELMAN_FUZZ") or place % (2 * len(OPTIONS)) == turn
 ]
+
+# One product a step and two, delays, and a state of another size.
+SOME = [case for case in FEW if case.name in ("gru_cho", "narx", "lstm_projected")]
 
 every_case = pytest.mark.parametrize("case", SERVED, ids=lambda case: case.id)
 
@@ -120,13 +123,14 @@ def test_options(case, name):
     options, wanted = OPTIONS[name]
     pair, given = made(case, ODD, wanted, **options)
     agree(pair, given)
-    for layer in pair:
-        layer.eval()
-    agree(pair, given, every=False)
+    if name == "zoneout":  # in evaluation another equation
+        for layer in pair:
+            layer.eval()
+        agree(pair, given, every=False)
 
 
 @pytest.mark.parametrize("shape", [ODD, EVEN], ids=["odd", "even"])
-@pytest.mark.parametrize("case", FEW, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", SOME, ids=lambda case: case.id)
 def test_single_precision(case, shape):
     agree(*made(case, shape, {"lengths", "state"}, torch.float32))
     agree(*made(case, shape, {"resets"}, torch.float32), every=False)
@@ -223,6 +227,6 @@ def test_a_dropin_with_a_projection():
 def test_other_machines(name, monkeypatch):
     """Narrower vectors, fewer registers, no fused multiply-add."""
     with machine(monkeypatch, name):
-        for case in FEW:
+        for case in SOME:
             agree(*made(case, ODD, {"lengths", "resets", "state"}))
             agree(*made(case, EVEN, set(), torch.float32), every=False)
