@@ -225,8 +225,9 @@ def test_inputs_in_any_memory(units):
     expected = layer(x)[0]
     odd = torch.frombuffer(bytearray(4 * units * 4 + 1), dtype=torch.float32, offset=1)
     odd = odd.view(4, units).copy_(x[3])
-    conjugate = torch.complex(x[4], -x[4]).conj().imag
-    assert conjugate.is_neg()
+    negated = torch._neg_view(-x[4])
+    assert negated.is_neg()
+    assert negated.is_contiguous()
     with torch.no_grad():
         step = layer.stepper()
         got = [
@@ -234,7 +235,7 @@ def test_inputs_in_any_memory(units):
             step(x[1].t().contiguous().t()),
             step(torch.stack([x[2], x[2]], -1)[..., 0]),
             step(odd),
-            step(conjugate),
+            step(negated),
             step(torch.nn.Parameter(x[5])),
         ]
     assert_same_bits(torch.stack(got), expected)
@@ -282,6 +283,22 @@ def test_training_and_evaluation_in_one_stream():
         with torch.no_grad():
             outs.append(torch.stack([layer.train(t % 3 > 1) and step(x[t]) for t in range(9)]))
     assert_close(outs[1], outs[0])
+
+
+def test_dropout_begins_and_the_backend_changes_within_a_stream():
+    layer, x = lstm(recurrent_dropout=0.5, dtype=torch.float64)
+    layer.eval()
+    with torch.no_grad():
+        step = layer.stepper()
+        step(x[0])
+        out = step(x[1])
+        assert_same_bits(out, layer(x[:2])[0][1])
+        state = step.state
+        layer.train()
+        assert not torch.equal(step(x[2]), layer.eval()(x[2:3], state)[0][0])
+        state, layer.backend = step.state, "reference"
+        assert_close(step(x[3]), layer(x[3:4], state)[0][0])
+        assert not streams(step)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

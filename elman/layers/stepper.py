@@ -138,9 +138,12 @@ class Stepper:
                 x = torch.dropout(x, plan.dropout, True)
             by_step, by_sequence = draw_masks(plan, x.unsqueeze(0), sizes)
             if len(self._masks) <= i:
-                self._masks.append(by_sequence)
+                self._masks.append({})
+            # Training may begin within a sequence: what is drawn first stays.
+            self._masks[i] = {**by_sequence, **self._masks[i]}
+            sequences = {name: self._masks[i][name] for name in by_sequence}
             by_step = {k: v[0] for k, v in by_step.items()}
-            x, after = run(i, x, {**further, **by_step}, self._masks[i])
+            x, after = run(i, x, {**further, **by_step}, sequences)
             if plan.residual and i:
                 x = x + below
             carried.append(after)
@@ -243,10 +246,6 @@ class _Streams:
         self._key: tuple | None = None
         self._seen: list[tuple[str, Tensor, int, int]] | None = None
         self._plain = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy begins without memory: words of a kernel hold addresses."""
-        return _Streams(self._layer).__dict__
 
     def reset(self) -> None:
         self.running = self._plain = False

@@ -27,6 +27,7 @@ from elman.backends.cpu.walk import Given, Walk
 from elman.equation.graph import Input
 from elman.equation.lowering import ONE
 from elman.equation.sizes import number
+from elman.errors import InputError
 
 NOTHING: Mapping[str, Tensor] = {}
 
@@ -96,7 +97,7 @@ class Stream:
         else:
             made = [self._output[:, :units]] * slots
         self._outputs = made
-        self._feeds = {i.name: _Feed(self, plan, i) for i in graph.inputs}
+        self._feeds = {i.name: _Feed(self, plan, i) for i in self.kernels.graph.inputs}
         self._lines = {
             line.name: _Ring(self, plan, line.name, line.depth)
             for line in self.kernels.graph.lines
@@ -104,6 +105,7 @@ class Stream:
         }
         self._first = self.kernels.graph.inputs[0].name
         self._feed = self._feeds[self._first]
+        self._alone = len(self._feeds) == 1 and not self._lines
 
     def _fill(self, plan: Plan, addresses: dict[str, int]) -> None:
         """The block of words for every position of the rings."""
@@ -176,11 +178,11 @@ class Stream:
             Tensor: the output, (batch, size), in memory that a later step writes again.
         """
         position = self._position
-        words, live = self._words[position], None
-        if self._lines or extras:
-            live = self._place(words, {self._first: x, **extras})
+        words = self._words[position]
+        if self._alone:
+            live = self._feed.place(words, x)
         else:
-            self._feed.place(words, x)
+            live = self._place(words, {self._first: x, **extras})
         if not self._packed:
             words[self._pack_word] = 1
         threads.run(self.address, self._addresses[position], self._count)
@@ -197,9 +199,10 @@ class Stream:
         live = []
         for name, line in self._lines.items():
             values[name] = line.push(words, values[name])
-        for name, value in values.items():
-            if name in self._feeds:
-                live.append(self._feeds[name].place(words, value))
+        for name, feed in self._feeds.items():
+            if name not in values:
+                raise InputError(f"{self.kernels.graph.name}: the input {name} is not given")
+            live.append(feed.place(words, values[name]))
         return live
 
 
