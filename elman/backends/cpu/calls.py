@@ -16,6 +16,7 @@ from elman.backends.cpu.kernel import Kernels
 from elman.backends.cpu.sources import Parameters, by_name, own
 from elman.backends.cpu.walk import Cotangents, Given, Planes, Walk, backward, forward
 from elman.backends.reference import ages_of, delayed_input
+from elman.backends.torch_kernel import in_transform
 from elman.equation.evaluate import value_of
 from elman.equation.graph import Graph
 from elman.equation.sizes import number, shape_of
@@ -358,14 +359,16 @@ class _Function(torch.autograd.Function):
         saved = ctx.saved_tensors
         tensors, kept = saved[:count], saved[count:]
         needed = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or in_transform() or _batched(grads):
             return (None, None, *_again(walk, names, tensors, needed, grads))
         given = _grouped(walk, names, tensors)
         if walk.geometry.take is not None:
             given = replace(given, steps=dict(zip(names[0], kept, strict=False)))
             kept = kept[len(names[0]) :]
         planes = Planes(dict(zip(ctx.states, kept, strict=False)), None, kept[-1])
-        found = _pulled(walk, given, planes, grads, needed, names)
+        # Without a second backward to come, what was kept may be written over.
+        again = torch._C._autograd._get_current_graph_task_keep_graph()
+        found = _pulled(walk, given, planes, grads, needed, names, again)
         groups = (found.steps, found.sequences, found.beginnings)
         flat = list(found.parameters)
         flat += [group.get(n) for ns, group in zip(names, groups, strict=True) for n in ns]
@@ -379,6 +382,11 @@ class _Function(torch.autograd.Function):
         )
 
 
+def _batched(grads: Sequence[Tensor | None]) -> bool:
+    """Whether several cotangents came at once (`is_grads_batched`), which have no memory to read."""
+    return any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads)
+
+
 def _grouped(walk: Walk, names: tuple, tensors: Sequence[Tensor]) -> Given:
     start = len(walk.shapes)
     parameters = Parameters(tuple(tensors[:start]), walk.places)
@@ -389,7 +397,7 @@ def _grouped(walk: Walk, names: tuple, tensors: Sequence[Tensor]) -> Given:
     return Given(parameters, *groups)
 
 
-def _pulled(walk, given, planes, grads, needed, names) -> Cotangents:
+def _pulled(walk, given, planes, grads, needed, names, again=True) -> Cotangents:
     out, finals, every = _named(walk, grads)
     out = None if out is None else _packed(out, walk.geometry)
     if walk.every:
@@ -402,7 +410,7 @@ def _pulled(walk, given, planes, grads, needed, names) -> Cotangents:
         }
     start = len(walk.shapes)
     wanted = [n for n, need in zip(names[0], needed[start:], strict=False) if need]
-    found = backward(walk, given, planes, out, finals, every, wanted)
+    found = backward(walk, given, planes, out, finals, every, wanted, again)
     if walk.geometry.take is not None:
         for name, rows in found.steps.items():
             found.steps[name] = walk.geometry.spread(rows, 0)

@@ -21,6 +21,7 @@ from elman.backends.cpu.layout import (
     Slot,
     backward_layout,
     forward_layout,
+    in_place,
 )
 from elman.backends.cpu.machine import Machine, host
 from elman.backends.cpu.product import FUNCTIONS, product_module
@@ -66,6 +67,11 @@ class Kernels:
     def kept(self) -> dict[int, Slot]:
         """By node of the inner step, where the forward keeps it."""
         return self._forwards["training"][1]
+
+    def in_place(self, variant: Variant) -> bool:
+        """Whether a backward may write its cotangents over what the forward kept."""
+        vectors = {p.vector for p in self.schedule.backward.products}
+        return not vectors & self.kept.keys() and in_place(self._backward(variant.planes))
 
     @cached_property
     def key(self) -> str:

@@ -366,6 +366,27 @@ def _with_loop(program: Program, loop: Loop) -> Program:
     )  # fmt: skip
 
 
+def in_place(layout: Layout) -> bool:
+    """Whether the cotangents of products may be written over what the forward kept: each slot has
+    its like there, which nothing reads any more when it is written."""
+    kept, own = layout.sizes.get(KEPT, []), layout.sizes.get(COTANGENTS, [])
+    if kept[: len(own)] != own:
+        return False
+    written = {
+        s.slot.number: place
+        for place, stores in layout.stores.items() for s in stores if s.slot.buffer == COTANGENTS
+    }  # fmt: skip
+    for place, item in enumerate(layout.program.items):
+        read = _read_by(layout.program, item) | {s.value for s in layout.stores.get(place, ())}
+        for value in read:
+            slot = layout.slots.get(value)
+            if slot is not None and slot.buffer == KEPT and place > written.get(
+                slot.number, place
+            ):
+                return False
+    return True
+
+
 def _with_first_loops(program: Program) -> Program:
     """A loop at the start for what must be written before the first product and is a leaf."""
     leaves = {

@@ -222,7 +222,7 @@ class Plan:
             return
         first = self.places[self.line[0][0]]
         base = first.row - self.line[0][1]
-        exact = sized.exact and sum(units for *_, units in self.line) == sized.width[KEPT]
+        exact = sized.exact and len(self.line) == len(layout.sizes[KEPT])
         direct = exact and base == 0 and first.tensors and all(
             self.places[name] == Source(first.tensors, column) for name, column, _ in self.line
         )

@@ -178,7 +178,7 @@ def _run(
     addresses: dict[str, int],
     like: Tensor,
     live: list,
-    skipped: Sequence[int] = (),
+    changed: Mapping[int, int] | None = None,
 ) -> None:
     """Fill the words that are left, with memory for the call, and go."""
     scratch = (geometry.batch + plan.count) * plan.sized.width[SCRATCH]
@@ -190,8 +190,8 @@ def _run(
     addresses[SCRATCH] = workspace.data_ptr() + plan.workspace * plan.bytes
     live.append(workspace)
     words = plan.fill(geometry, addresses)
-    for place in skipped:
-        words[place] = 0
+    for place, value in (changed or {}).items():
+        words[place] = value
     plan.run(words)
 
 
@@ -274,6 +274,7 @@ class _Back(Plan):
                     if call.targets[0].buffer == buffer
                 ]  # fmt: skip
         self.finish()
+        self.in_place = sized.exact and kernels.in_place(sized.variant)
         self.weights = Weights(self, walk.plan("training"))
 
 
@@ -290,6 +291,7 @@ def backward(
     finals: Mapping[str, Tensor | None],
     every: Mapping[str, Tensor | None],
     wanted: Sequence[str],
+    again: bool = True,
 ) -> Cotangents:
     """Walk back over time.
 
@@ -298,6 +300,7 @@ def backward(
         finals: those of the last states by name, (batch, size).
         every: those of all states by name, (total, size).
         wanted: the names of the step's inputs whose cotangents are asked for.
+        again: whether what the forward kept must stay as it is.
     """
     kernels, geometry = walk.kernels, walk.geometry
     graph, depth = kernels.inner, kernels.depth
@@ -311,9 +314,12 @@ def backward(
     _input_addresses(plan, given, addresses, live)
     addresses[KEPT] = planes.kept.data_ptr()
     sized = plan.sized
-    dual = empty(geometry.total, max(sized.width[COTANGENTS], 1), walk.dtype)
-    if not sized.exact:
-        dual.zero_()
+    if plan.in_place and not again:
+        dual = planes.kept
+    else:
+        dual = empty(geometry.total, max(sized.width[COTANGENTS], 1), walk.dtype)
+        if not sized.exact:
+            dual.zero_()
     widths = {s.name: _width(plan, s.dims) for s in graph.states}
     start = plan.count * sized.width[SUMS]
     zeroed = like.new_zeros(start + geometry.batch * sum(widths.values()) + 1)
@@ -348,7 +354,10 @@ def backward(
         else:
             made[buffer] = _plane(like, geometry, geometry.total, width)
         addresses[buffer] = made[buffer].data_ptr()
-    _run(plan, geometry, addresses, like, live, skipped)
+    words = dict.fromkeys(skipped, 0)
+    if plan.reads(COTANGENTS):
+        words[plan.names[f"ld:{COTANGENTS}"]] = dual.stride(0)
+    _run(plan, geometry, addresses, like, live, words)
     for name in begun.keys() - set(lined) if depth > 1 else ():
         # A beginning holds as many steps of every state as of the one with the longest delay.
         before = like.new_zeros((depth - 1) * geometry.batch, begun[name].shape[1])
