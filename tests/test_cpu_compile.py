@@ -251,6 +251,24 @@ def test_the_operator_keeps_torchs_rules(name, training):
     arguments = (text, parameters, rows, [], beginnings, steps, batch, True, False, training)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(torch.ops.elman.walk.default, arguments, test_utils=tests)
+    with torch.no_grad():
+        found = torch.ops.elman.walk(*arguments)
+        apart(found, (*parameters, *rows, *beginnings))
+        if training:
+            kept = found[-len(inner.states) - 1 :]
+            grads = [torch.ones_like(t) for t in found[: -len(kept)]]
+            needed = [True] * len((*parameters, *rows, *beginnings))
+            given = (text, parameters, rows, [], beginnings, kept, grads, needed)
+            back = torch.ops.elman.walk_back(*given, steps, batch, True, False)
+            assert [g.shape for g in back] == [t.shape for t in (*parameters, *rows, *beginnings)]
+            apart(back, (*parameters, *rows, *beginnings, *kept, *grads))
+
+
+def apart(found, given) -> None:
+    """Fail where two results share memory, or one with what was given, or one has gaps."""
+    places = [t.untyped_storage().data_ptr() for t in (*found, *given) if t.numel()]
+    assert len(set(places)) == len(places)
+    assert all(t.is_contiguous() for t in found)
 
 
 def test_export():

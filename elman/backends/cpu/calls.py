@@ -419,12 +419,16 @@ def _pulled(walk, given, planes, grads, needed, names, again=True) -> Cotangents
 
 def _again(walk: Walk, names, tensors, needed, grads) -> list[Tensor | None]:
     """The gradient by the reference, which can itself be differentiated."""
-    outs = _by_reference(walk, _grouped(walk, names, tensors))
+    further = torch.is_grad_enabled()
+    if not further:
+        tensors = [t.detach().requires_grad_(n) for t, n in zip(tensors, needed, strict=True)]
+    with torch.enable_grad():
+        outs = _by_reference(walk, _grouped(walk, names, tensors))
     pairs = [(o, g) for o, g in zip(outs, grads, strict=True) if g is not None]
     asked = [t for t, n in zip(tensors, needed, strict=True) if n]
     found = iter(
         torch.autograd.grad(
-            [o for o, _ in pairs], asked, [g for _, g in pairs], create_graph=True,
+            [o for o, _ in pairs], asked, [g for _, g in pairs], create_graph=further,
             allow_unused=True,
         )
     )  # fmt: skip
