@@ -233,8 +233,9 @@ def test_a_second_derivative_of_a_graph_that_is_run_as_it_is():
 @pytest.mark.parametrize("name", ["lstm", "narx", "antisymmetric_rnn"])
 def test_the_operator_keeps_torchs_rules(name, training):
     """Shapes and strides as told, no memory shared, the gradient that of finite differences."""
+    # Whole vectors: what a walk gives could lie in the planes that it keeps.
     graph = elman.cells.get(name).graph
-    text = custom.text_of(graph, {"input": 3, "hidden": 5, "output": 5})
+    text = custom.text_of(graph, {"input": 3, "hidden": 32, "output": 32})
     program = custom.program_of(text)
     inner, depth = program.kernels.inner, program.kernels.depth
     numbers = torch.Generator().manual_seed(1)
@@ -245,7 +246,7 @@ def test_the_operator_keeps_torchs_rules(name, training):
 
     steps, batch = 2, 2
     rows = [random(steps * batch, 3) for i in inner.inputs if i.varies == "step"]
-    beginnings = [random(depth * batch, 5) for _ in inner.states]
+    beginnings = [random(depth * batch, 32) for _ in inner.states]
     shapes = inner.parameter_shapes(dict(program.sizes))
     parameters = [random(*shapes[name]) for name in program.places]
     arguments = (text, parameters, rows, [], beginnings, steps, batch, True, False, training)

@@ -218,10 +218,10 @@ def _walk(text, parameters, rows, sequences, beginnings, steps, batch, every, ba
     calls.checked(walk.kernels, given, walk.dtype)
     planes = forward(walk, given, training=training)
     results = calls._results(walk, planes, training=training)
-    if not training:
-        return [r.contiguous() for r in results]
-    # No result may share memory with another, as an output does with the plane of its state.
-    return [*(r.clone() for r in results), *planes.states.values(), planes.kept]
+    # No result may share memory with another, as an output does with the plane of its state, and
+    # each begins where its memory does.
+    results = [r.clone(memory_format=torch.contiguous_format) for r in results]
+    return [*results, *planes.states.values(), planes.kept] if training else results
 
 
 def _shapes(program: Program, steps: int, batch: int, every: bool) -> list[tuple]:
