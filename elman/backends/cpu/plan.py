@@ -207,6 +207,7 @@ class Plan:
         """What gathers start from: the biases side by side; in one tensor already, if so."""
         sized, layout = self.sized, self.sized.layout
         self.line: list[tuple[str, int, int]] = []
+        self.whole_line = False
         for value, start in layout.starts.items():
             name = layout.program.ops[start].attribute("name")
             slot = layout.slots[value].number
@@ -226,9 +227,11 @@ class Plan:
         direct = exact and base == 0 and first.tensors and all(
             self.places[name] == Source(first.tensors, column) for name, column, _ in self.line
         )
+        self.line.sort(key=lambda part: part[1])
+        self.whole_line = exact and all(self.places[name].tensors for name, *_ in self.line)
         if direct:
             self.add("base:lines", self._base_of(first))
-            self.line = []
+            self.line, self.whole_line = [], False
         else:
             for name, *_ in self.line:
                 self._base_of(self.places[name])
@@ -268,7 +271,11 @@ class Plan:
                 copy[:units] = value
             live.append(copy)
             addresses[f"filled:{name}"] = copy.data_ptr()
-        if self.line:
+        if self.whole_line:
+            line = torch.cat([vector(name, units) for name, _, units in self.line])
+            live.append(line)
+            addresses[LINES] = line.data_ptr()
+        elif self.line:
             line = own[0].new_zeros(self.line_width)
             for name, column, units in self.line:
                 value = vector(name, units)

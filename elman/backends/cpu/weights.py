@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
@@ -35,16 +36,41 @@ class Weights:
     def __init__(self, plan: Plan, training: Plan):
         self.plan, self.training = plan, training
         self.columns = plan.sized.columns
-        self.vectors: list[int] = []
         self.pieces: list[tuple[int, Piece]] = []
+        self.runs: list[list[Piece]] = []
         for vector, found in self._by_vector().items():
-            for piece in _joined(sorted(found, key=lambda p: p.column)):
-                self.pieces.append((vector, piece))
+            for run in self._runs(_joined(sorted(found, key=lambda p: p.column))):
+                if len(run) == 1:
+                    self.pieces.append((vector, run[0]))
+                else:
+                    rows = sum(p.rows for p in run)
+                    self.runs.append(run)
+                    self.pieces.append((vector, Piece(-len(self.runs), 0, rows, run[0].column)))
         self.sums = self._sums()
         self.tensors = sorted({p.tensor for _, p in self.pieces})
         self.whole = self._covered()
         self.again = self._again()
         self.products = Products(plan.sized.element)
+
+    def _runs(self, pieces: list[Piece]) -> list[list[Piece]]:
+        """Pieces side by side that are whole tensors with no other gradient: one product makes
+        them all, and each takes its rows of it."""
+        runs: list[list[Piece]] = []
+        for piece in pieces:
+            last = runs[-1][-1] if runs else None
+            if (
+                last is not None
+                and last.column + last.rows == piece.column
+                and self._is_alone(last)
+                and self._is_alone(piece)
+            ):
+                runs[-1].append(piece)
+            else:
+                runs.append([piece])
+        return runs
+
+    def _is_alone(self, piece: Piece) -> bool:
+        return piece.rows == self.plan.shapes[piece.tensor][0] and self.uses[piece.tensor] == 1
 
     def _by_vector(self) -> dict[int, list[Piece]]:
         plan, layout = self.plan, self.plan.sized.layout
@@ -60,6 +86,7 @@ class Weights:
             rows = number(layout.sizes[COTANGENTS][slot], plan.sized.sizes)
             piece = Piece(source.tensors[0], source.row, rows, self.columns[COTANGENTS][slot])
             found.setdefault(p.vector, []).append(piece)
+        self.uses = Counter(p.tensor for pieces in found.values() for p in pieces)
         return found
 
     def _sums(self) -> dict[int, list[Piece]]:
@@ -82,6 +109,9 @@ class Weights:
             rows.setdefault(p.tensor, []).append((p.row, p.row + p.rows))
         whole = set()
         for tensor, spans in rows.items():
+            if tensor < 0:
+                whole.add(tensor)
+                continue
             spans.sort()
             ends = [0, *(end for _, end in spans)]
             if ends[-1] == self.plan.shapes[tensor][0] and all(
@@ -102,15 +132,23 @@ class Weights:
         """The gradient of each of the parameters' tensors; None where none came."""
         plan = self.plan
         result: list[Tensor | None] = [None] * len(plan.shapes)
-        width = {}
+        grown: dict[int, Tensor] = {}
         for tensor in self.tensors:
-            columns = plan.shapes[tensor][1]
-            width[tensor] = -(-columns // plan.sized.panel) * plan.sized.panel
+            run = self.runs[-tensor - 1] if tensor < 0 else None
+            rows, columns = plan.shapes[run[0].tensor if run else tensor]
+            rows = sum(p.rows for p in run) if run else rows
+            width = -(-columns // plan.sized.panel) * plan.sized.panel
             new = dual.new_empty if tensor in self.whole else dual.new_zeros
-            result[tensor] = new(plan.shapes[tensor][0], width[tensor])
-        self._multiply(geometry, given, planes, dual, made, result)
-        for tensor in self.tensors:
-            result[tensor] = result[tensor][:, : plan.shapes[tensor][1]]
+            grown[tensor] = new(rows, width)
+        self._multiply(geometry, given, planes, dual, made, grown)
+        for tensor, whole in grown.items():
+            if tensor >= 0:
+                result[tensor] = whole[:, : plan.shapes[tensor][1]]
+                continue
+            row = 0
+            for p in self.runs[-tensor - 1]:
+                result[p.tensor] = whole[row : row + p.rows, : plan.shapes[p.tensor][1]]
+                row += p.rows
         if self.sums:
             self._add_sums(zeroed, result)
         return result
@@ -177,11 +215,16 @@ class Weights:
         total = zeroed[:width]
         for i in range(1, plan.count):
             total += zeroed[i * width : (i + 1) * width]
+        taken: set[int] = set()
         for tensor, pieces in self.sums.items():
             shape = plan.shapes[tensor]
             rows = shape[0] if shape else 1
+            first = pieces[0].column
             if len(pieces) == 1 and pieces[0].rows == rows:
-                gradient = total[pieces[0].column : pieces[0].column + rows].clone().view(shape)
+                gradient = total[first : first + rows]
+                # Two biases of one sum have one gradient, but not one memory.
+                gradient = (gradient.clone() if first in taken else gradient).view(shape)
+                taken.add(first)
             else:
                 gradient = total.new_zeros(rows)
                 for p in pieces:
