@@ -218,7 +218,7 @@ class _Run:
     def without_loop(self, x, lengths, return_states):
         """All steps at once, for an equation whose new states need no old one."""
         time, rows = x.shape[:2]
-        ends = torch.tensor(lengths or [time] * rows, device=x.device)
+        ends = torch.tensor(lengths or [time] * rows, dtype=torch.long, device=x.device)
         real = torch.arange(time, device=x.device).unsqueeze(-1) < ends
         out, *states = [self.values[i] for i in (self.graph.output, *self.graph.new_states)]
         if lengths is not None:
@@ -286,7 +286,7 @@ class _Run:
             delayed = torch.stack(
                 [source, *(delayed_input(source, value, k, ages) for k in range(1, line.depth))]
             )
-            ends = torch.tensor(lengths or [time] * x.shape[1], device=x.device) - 1
+            ends = torch.tensor(lengths or [time] * x.shape[1], dtype=torch.long, device=x.device) - 1
             rows = torch.arange(x.shape[1], device=x.device)
             result.append(delayed[:, ends, rows].transpose(0, 1))
         return result
