@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ PIECE = 128
 # Multiplications that one thread does sooner than another wakes up.
 SMALL = 1 << 22
 HEAD = ("product", "pack_columns", "turn", "jobs", "work", "work_size", "zeros")
-JOB = ("total", "A", "lda", "rows", "V", "ldv", "columns", "C", "ldc", "add", "packed")
+JOB = ("total", "A", "lda", "rows", "V", "ldv", "columns", "C", "ldc", "add", "packed", "group")
 
 
 class Product(NamedTuple):
@@ -72,10 +73,19 @@ class Products:
         words = [
             *self.functions, len(jobs), memory.data_ptr(), size, self.zeros.data_ptr()
         ]  # fmt: skip
-        for job in jobs:
-            words += *job, most_rows * PIECE
+        jobs = sorted(jobs, key=_cotangents)
+        for _, alike in groupby(jobs, key=_cotangents):
+            group = list(alike)
+            for number, job in enumerate(group):
+                words += *job, most_rows * PIECE, 0 if number else len(group)
         block = np.array(words, np.int64)
         threads.run(self.address, block.ctypes.data, count)
+
+
+def _cotangents(job: Product) -> tuple[bool, int, int]:
+    """What jobs share that are done together: the cotangents are turned once for all of them.
+    Those that add to a result come after those that begin it."""
+    return job.add, job.a, job.rows
 
 
 @cache
@@ -95,10 +105,8 @@ class _Gradient(Writer):
         self.names = {name: i for i, name in enumerate(HEAD)}
         builder, one = self.builder, self.number(1)
         with self.loop(self.word("jobs")) as job:
-            self.start = builder.add(
-                self.number(len(HEAD)), builder.mul(job, self.number(len(JOB)))
-            )
-            rows = self.own("rows")
+            start = builder.add(self.number(len(HEAD)), builder.mul(job, self.number(len(JOB))))
+            group, rows = self.own(start, "group"), self.own(start, "rows")
             share = builder.sdiv(builder.add(rows, builder.sub(self.threads, one)), self.threads)
             lanes = self.number(self.lanes)
             share = builder.mul(
@@ -106,38 +114,46 @@ class _Gradient(Writer):
             )
             first = builder.mul(share, self.thread)
             mine = self.smaller(share, builder.sub(rows, first))
-            with builder.if_then(builder.icmp_signed(">", mine, self.number(0))):
-                self._pieces(first, mine)
+            leads = builder.icmp_signed(">", group, self.number(0))
+            works = builder.and_(leads, builder.icmp_signed(">", mine, self.number(0)))
+            with builder.if_then(works):
+                self._pieces(start, group, first, mine)
         builder.ret_void()
 
-    def own(self, name: str) -> ir.Value:
-        return self.word_at(self.builder.add(self.start, self.number(JOB.index(name))))
+    def own(self, start: ir.Value, name: str) -> ir.Value:
+        return self.word_at(self.builder.add(start, self.number(JOB.index(name))))
 
-    def _pieces(self, first: ir.Value, mine: ir.Value) -> None:
+    def _pieces(self, start: ir.Value, group: ir.Value, first: ir.Value, mine: ir.Value) -> None:
+        """The pieces of a group: for each the cotangents are turned, and met with every vector."""
         builder = self.builder
         turned = self.at(
             self.pointer("work"), self.elements(builder.mul(self.thread, self.word("work_size")))
         )
-        packed = self.at(turned, self.elements(self.own("packed")))
-        lda, ldv, ldc = self.own("lda"), self.own("ldv"), self.own("ldc")
-        a = self.at(self.address(self.own("A")), self.elements(first))
-        v, total = self.address(self.own("V")), self.own("total")
-        c = self.at(self.address(self.own("C")), self.elements(builder.mul(first, ldc)))
-        piece, panel = self.number(PIECE), self.number(2 * self.lanes)
-        filled = builder.add(self.own("columns"), builder.sub(panel, self.number(1)))
-        panels = builder.sdiv(filled, panel)
+        lda, total = self.own(start, "lda"), self.own(start, "total")
+        a = self.at(self.address(self.own(start, "A")), self.elements(first))
+        piece = self.number(PIECE)
         with self.loop(total, by=PIECE) as step:
             here = self.smaller(piece, builder.sub(total, step))
             from_a = self.at(a, self.elements(builder.mul(step, lda)))
-            from_v = self.at(v, self.elements(builder.mul(step, ldv)))
             self.call("turn", from_a, lda, here, mine, turned, piece)
-            zero = self.number(0)
-            self.call(
-                "pack_columns", from_v, ldv, here, self.own("columns"), packed, here, zero, zero
-            )
-            begun = builder.icmp_signed(">", builder.add(step, self.own("add")), zero)
-            start = builder.select(begun, c, self.pointer("zeros"))
-            apart = builder.select(begun, ldc, zero)
-            self.call(
-                "product", mine, here, turned, piece, packed, panels, c, ldc, start, apart,
-            )  # fmt: skip
+            with self.loop(group) as job:
+                own = builder.add(start, builder.mul(job, self.number(len(JOB))))
+                self._product(own, step, here, first, mine, turned)
+
+    def _product(self, start, step, here, first, mine, turned) -> None:
+        """One piece of one job."""
+        builder, zero = self.builder, self.number(0)
+        ldv, ldc = self.own(start, "ldv"), self.own(start, "ldc")
+        v, columns = self.address(self.own(start, "V")), self.own(start, "columns")
+        c = self.at(self.address(self.own(start, "C")), self.elements(builder.mul(first, ldc)))
+        packed = self.at(turned, self.elements(self.own(start, "packed")))
+        panel = self.number(2 * self.lanes)
+        panels = builder.sdiv(builder.add(columns, builder.sub(panel, self.number(1))), panel)
+        from_v = self.at(v, self.elements(builder.mul(step, ldv)))
+        self.call("pack_columns", from_v, ldv, here, columns, packed, here, zero, zero)
+        begun = builder.icmp_signed(">", builder.add(step, self.own(start, "add")), zero)
+        begin = builder.select(begun, c, self.pointer("zeros"))
+        apart = builder.select(begun, ldc, zero)
+        self.call(
+            "product", mine, here, turned, self.number(PIECE), packed, panels, c, ldc, begin, apart
+        )
