@@ -18,9 +18,7 @@ class Choice:
     reasons: tuple[str, ...]
 
 
-def choose(
-    owner: str, wanted: str, obstacles: Mapping[str, Callable[[], Sequence[str]]]
-) -> Choice:
+def choose(owner: str, wanted: str, obstacles: Mapping[str, Callable[[], Sequence[str]]]) -> Choice:
     """Choose between our kernel, torch's and the reference.
 
     Args:

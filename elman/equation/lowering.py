@@ -234,8 +234,11 @@ class Lowered:
                 products.append(i)
             elif top:
                 raise Unsupported(f"{_words(node)} in a sum")
-            elif i in self.leaves and self.leaves[i][0] == "vector" and sign > 0 and (
-                size_of(node) == size
+            elif (
+                i in self.leaves
+                and self.leaves[i][0] == "vector"
+                and sign > 0
+                and (size_of(node) == size)
             ):
                 vectors.append(i)
             else:

@@ -93,9 +93,7 @@ class Program:
     def _places(self) -> dict[int, int]:
         made: dict[int, int] = {}
         for place, item in enumerate(self.items):
-            values = (
-                (*item.values, *item.reductions) if isinstance(item, Loop) else item.gathers
-            )
+            values = (*item.values, *item.reductions) if isinstance(item, Loop) else item.gathers
             made |= dict.fromkeys(values, place)
         return made
 
@@ -206,9 +204,7 @@ def _leaves(graph: Graph) -> dict[int, tuple]:
 def _forward(backward: Adjoint, saved: Sequence[int]) -> Program:
     graph = backward.graph
     wanted = [(("saved", i), i) for i in saved]
-    wanted += [
-        (("state", s.name), i) for s, i in zip(graph.states, graph.new_states, strict=True)
-    ]
+    wanted += [(("state", s.name), i) for s, i in zip(graph.states, graph.new_states, strict=True)]
     if graph.output not in graph.new_states:
         wanted.append((("out",), graph.output))
     low = Lowered(backward.nodes, backward.levels, _leaves(graph), [i for _, i in wanted])
@@ -244,8 +240,7 @@ def _backward(
     wanted += [(("delayed", *key), i) for key, i in backward.delayed.items() if key[0] in states]
     wanted += [(("vector", v), i) for v, i in backward.vectors.items()]
     wanted += [
-        (("step" if name in steps else "sequence", name), i)
-        for name, i in backward.inputs.items()
+        (("step" if name in steps else "sequence", name), i) for name, i in backward.inputs.items()
     ]
     wanted += [(("factor", i), i) for i in factors]
     wanted = list(dict(wanted).items())

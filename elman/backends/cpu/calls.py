@@ -23,9 +23,7 @@ from elman.equation.sizes import number, shape_of
 from elman.errors import InputError
 
 
-def run(
-    kernels: Kernels, sizes: Mapping[str, int], parameters: Parameters, call: Call
-) -> Result:
+def run(kernels: Kernels, sizes: Mapping[str, int], parameters: Parameters, call: Call) -> Result:
     """Run a call; as the reference does, to rounding.
 
     Args:
@@ -230,8 +228,9 @@ def blocks(state: Tensor, line: Tensor | None, depth: int) -> Tensor:
     if depth == 1:
         return state
     if line is None:
-        return torch.cat([torch.zeros_like(state).repeat(depth - 1, *(1,) * (state.dim() - 1)),
-                          state])
+        return torch.cat(
+            [torch.zeros_like(state).repeat(depth - 1, *(1,) * (state.dim() - 1)), state]
+        )
     old = line.flip(1).transpose(0, 1)
     missing = depth - 1 - old.shape[0]
     if missing:
@@ -321,8 +320,11 @@ def _results(walk: Walk, planes: Planes, *, training: bool) -> tuple[Tensor, ...
         finals.append(_shaped(plane[ends], state.dims, walk.sizes).clone())
         if index == graph.output:
             # Two states may be the output.
-            out = _shaped(geometry.spread(plane, start), state.dims, walk.sizes) if (
-                out is None) else out
+            out = (
+                _shaped(geometry.spread(plane, start), state.dims, walk.sizes)
+                if (out is None)
+                else out
+            )
         elif walk.every:
             every.append(_shaped(geometry.spread(plane, start), state.dims, walk.sizes))
     assert out is not None
@@ -404,7 +406,8 @@ def _pulled(walk, given, planes, grads, needed, names, again=True) -> Cotangents
         # The output's cotangent holds what came for the state that it is.
         graph = walk.kernels.inner
         every = {
-            name: None if index == graph.output or every[name] is None
+            name: None
+            if index == graph.output or every[name] is None
             else _packed(every[name], walk.geometry)
             for name, index in zip(every, graph.new_states, strict=True)
         }
@@ -440,9 +443,7 @@ def _by_reference(walk: Walk, given: Given) -> tuple[Tensor, ...]:
     batch, steps = geometry.batch, geometry.steps
     place = None
     if not geometry.even:
-        place = torch.cat(
-            [t * batch + torch.arange(int(n)) for t, n in enumerate(geometry.alive)]
-        )
+        place = torch.cat([t * batch + torch.arange(int(n)) for t, n in enumerate(geometry.alive)])
 
     def padded(rows: Tensor) -> Tensor:
         if place is not None:
@@ -481,7 +482,8 @@ def _by_reference(walk: Walk, given: Given) -> tuple[Tensor, ...]:
     result = [unpacked(out), *last[: len(graph.states)]]
     if walk.every:
         result += [
-            unpacked(v) for v, i in zip(every or (), graph.new_states, strict=True)
+            unpacked(v)
+            for v, i in zip(every or (), graph.new_states, strict=True)
             if i != graph.output
         ]
     return tuple(result)

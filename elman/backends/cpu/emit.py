@@ -23,7 +23,9 @@ POINTER = ir.PointerType()
 FUNCTION = "kernel"
 
 
-def kernel_module(layout: Layout, element: str, machine: Machine, *, exact: bool, back: bool) -> str:
+def kernel_module(
+    layout: Layout, element: str, machine: Machine, *, exact: bool, back: bool
+) -> str:
     """The module of one kernel.
 
     Args:
@@ -144,8 +146,9 @@ class Kernel(Writer):
             return self.word(f"rectangle:{number}:{place}:{what}")
 
         target = self.pointer(f"call:{number}:B")
-        with self.builder.if_then(self.builder.icmp_signed("!=", self.word(f"call:{number}:B"),
-                                                           self.number(0))):
+        with self.builder.if_then(
+            self.builder.icmp_signed("!=", self.word(f"call:{number}:B"), self.number(0))
+        ):
             self.call(
                 "pack_columns" if transposed else "pack_rows",
                 self.builder.inttoptr(own("W"), POINTER), own("ldw"), own("k"), own("columns"),
@@ -157,7 +160,9 @@ class Kernel(Writer):
     def _walk(self, back: bool) -> None:
         builder = self.builder
         steps, chunk = self.word("steps"), self.word("chunk")
-        with self.loop(builder.sdiv(builder.add(steps, builder.sub(chunk, self.number(1))), chunk)) as n:
+        with self.loop(
+            builder.sdiv(builder.add(steps, builder.sub(chunk, self.number(1))), chunk)
+        ) as n:
             if back:
                 last = builder.sub(steps, builder.mul(n, chunk))
                 first = self.larger(builder.sub(last, chunk), self.number(0))
@@ -178,7 +183,9 @@ class Kernel(Writer):
         """How many of a step's rows are this thread's."""
         builder = self.builder
         alive = self.entry_of("alive", step)
-        ahead = builder.add(builder.sub(alive, self.thread), builder.sub(self.threads, self.number(1)))
+        ahead = builder.add(
+            builder.sub(alive, self.thread), builder.sub(self.threads, self.number(1))
+        )
         return builder.sdiv(ahead, self.threads)
 
     def _at_once(self, calls: list[Call], first: ir.Value, last: ir.Value) -> None:
@@ -193,8 +200,13 @@ class Kernel(Writer):
                 final = builder.sub(last, self.number(1))
                 rows = builder.mul(self._rows(first), builder.sub(last, first))
                 for call in calls:
-                    self._product(call, rows, lambda table: self.smaller(
-                        self.entry_of(table, first), self.entry_of(table, final)))
+                    self._product(
+                        call,
+                        rows,
+                        lambda table: self.smaller(
+                            self.entry_of(table, first), self.entry_of(table, final)
+                        ),
+                    )
             with otherwise, self.loop(builder.sub(last, first)) as i:
                 step = builder.add(first, i)
                 rows = self._rows(step)

@@ -141,15 +141,16 @@ class Geometry:
         start = np.where(steps >= 0, inside, (depth + steps) * self.batch)
         return torch.from_numpy(start + np.arange(self.batch))
 
-
     def spread(self, plane: Tensor, start: int) -> Tensor:
         """The rows of all steps that begin at a row of a plane, as (time·batch, …), with zeros
         where there is none; a plane of ragged rows has zeros in its last."""
         if self.inverse is None:
             return plane.narrow(0, start, self.total)
         return plane.narrow(0, start, plane.shape[0] - start).index_select(
-            0, self.inverse if start + self.total + 1 == plane.shape[0]
-            else torch.where(self.inverse == self.total, plane.shape[0] - start - 1, self.inverse)
+            0,
+            self.inverse
+            if start + self.total + 1 == plane.shape[0]
+            else torch.where(self.inverse == self.total, plane.shape[0] - start - 1, self.inverse),
         )
 
     def beginning(self, depth: int) -> int:
@@ -225,5 +226,3 @@ def _ragged(
         torch.from_numpy(length), places=steps * batch, inverse=torch.from_numpy(inverse),
         within=ours,
     )  # fmt: skip
-
-

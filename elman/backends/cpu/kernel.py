@@ -202,9 +202,7 @@ class Sized:
             self.set(name, functions[name])
         for i, call in enumerate(self.layout.calls()):
             single = len(call.sources) == 1
-            k = sum(
-                number(s, self.sizes) if single else self.padded(s) for s in call.source_sizes
-            )
+            k = sum(number(s, self.sizes) if single else self.padded(s) for s in call.source_sizes)
             columns = sum(self.padded(s) for s in call.target_sizes)
             self.set(f"call:{i}:k", k)
             self.set(f"call:{i}:panels", columns // self.panel)
@@ -219,10 +217,13 @@ class Sized:
                 )  # fmt: skip
                 self.set(own + "k", source)
                 self.set(own + "columns", target)
-                self.set(own + "column", sum(
-                    self.padded(s) for s in call.target_sizes[: rectangle.column]))
-                self.set(own + "line", sum(
-                    self.padded(s) for s in call.source_sizes[: rectangle.line]))
+                self.set(
+                    own + "column",
+                    sum(self.padded(s) for s in call.target_sizes[: rectangle.column]),
+                )
+                self.set(
+                    own + "line", sum(self.padded(s) for s in call.source_sizes[: rectangle.line])
+                )
 
 
 def kernels_exact(kernels: Kernels, sizes: Mapping[str, int], panel: int) -> bool:

@@ -294,8 +294,10 @@ def backward_layout(
         gather = program.gathers.get(root.value)
         if adds:
             own.append((root, slot, True))
-        elif gather is not None and root.value not in layout.slots and (
-            not _conflict(layout, root, slot)
+        elif (
+            gather is not None
+            and root.value not in layout.slots
+            and (not _conflict(layout, root, slot))
         ):
             layout.slots[root.value] = slot
             if gather.start is not None:
@@ -380,9 +382,7 @@ def in_place(layout: Layout) -> bool:
         read = _read_by(layout.program, item) | {s.value for s in layout.stores.get(place, ())}
         for value in read:
             slot = layout.slots.get(value)
-            if slot is not None and slot.buffer == KEPT and place > written.get(
-                slot.number, place
-            ):
+            if slot is not None and slot.buffer == KEPT and place > written.get(slot.number, place):
                 return False
     return True
 

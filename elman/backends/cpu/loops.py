@@ -293,9 +293,7 @@ class _Loop:
         slot, kernel = self.slots[i], self.kernel
         if self.ops[i].size == ONE:
             address = self._address(slot, row, None)
-            return self.splat(
-                self.builder.load(address, typ=kernel.element, align=kernel.bytes)
-            )
+            return self.splat(self.builder.load(address, typ=kernel.element, align=kernel.bytes))
         address = self._address(slot, row, column)
         return self.builder.load(address, typ=self.v.type, align=kernel.bytes)
 

@@ -224,8 +224,13 @@ class Plan:
         first = self.places[self.line[0][0]]
         base = first.row - self.line[0][1]
         exact = sized.exact and len(self.line) == len(layout.sizes[KEPT])
-        direct = exact and base == 0 and first.tensors and all(
-            self.places[name] == Source(first.tensors, column) for name, column, _ in self.line
+        direct = (
+            exact
+            and base == 0
+            and first.tensors
+            and all(
+                self.places[name] == Source(first.tensors, column) for name, column, _ in self.line
+            )
         )
         self.line.sort(key=lambda part: part[1])
         self.whole_line = exact and all(self.places[name].tensors for name, *_ in self.line)

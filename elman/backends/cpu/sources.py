@@ -77,9 +77,7 @@ def stacked(
     return places
 
 
-def by_name(
-    parameters: Parameters, shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, Tensor]:
+def by_name(parameters: Parameters, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Each parameter as a tensor of its own, under autograd."""
     named = {}
     for name, (tensors, row) in parameters.places.items():

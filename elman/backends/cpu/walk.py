@@ -384,9 +384,7 @@ def _output_cotangent(
     return output.data_ptr()
 
 
-def _cotangent_plane(
-    plan: Plan, geometry: Geometry, state, final, every, like: Tensor
-) -> Tensor:
+def _cotangent_plane(plan: Plan, geometry: Geometry, state, final, every, like: Tensor) -> Tensor:
     """The cotangents of a state for every step, with what came for them from outside."""
     depth = plan.kernels.depth
     units = _units(plan, state.dims)

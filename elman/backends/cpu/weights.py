@@ -184,9 +184,7 @@ class Weights:
             spans.append((p.row, p.row + p.rows))
         return again
 
-    def _values(
-        self, vector: int, geometry, given, planes, made
-    ) -> tuple[Tensor, int, int]:
+    def _values(self, vector: int, geometry, given, planes, made) -> tuple[Tensor, int, int]:
         """The values of a product's vector at all steps and rows: what holds them, the element
         where they begin, and how many there are a row."""
         plan = self.plan
@@ -239,9 +237,11 @@ def _joined(pieces: list[Piece]) -> list[Piece]:
     joined: list[Piece] = []
     for piece in pieces:
         last = joined[-1] if joined else None
-        if last and last.tensor == piece.tensor and (
-            last.row + last.rows, last.column + last.rows
-        ) == (piece.row, piece.column):
+        if (
+            last
+            and last.tensor == piece.tensor
+            and (last.row + last.rows, last.column + last.rows) == (piece.row, piece.column)
+        ):
             joined[-1] = last._replace(rows=last.rows + piece.rows)
         else:
             joined.append(piece)
