@@ -203,7 +203,7 @@ def _leaves(graph: Graph) -> dict[int, tuple]:
 
 def _forward(backward: Adjoint, saved: Sequence[int]) -> Program:
     graph = backward.graph
-    wanted = [(("saved", i), i) for i in saved]
+    wanted: list[tuple[tuple, int]] = [(("saved", i), i) for i in saved]
     wanted += [(("state", s.name), i) for s, i in zip(graph.states, graph.new_states, strict=True)]
     if graph.output not in graph.new_states:
         wanted.append((("out",), graph.output))

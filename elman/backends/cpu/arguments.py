@@ -13,8 +13,8 @@ from elman.equation.lowering import ONE, UNITS
 from elman.equation.schedule import Loop
 
 FIXED = (
-    "barrier", "pack", "product", "pack_rows", "pack_columns", "steps", "chunk", "even", "batch", "alive",
-    "at:packed", "at:kept", "base:lines",
+    "barrier", "pack", "product", "pack_rows", "pack_columns", "steps", "chunk", "even", "batch",
+    "alive", "at:packed", "at:kept", "base:lines",
 )  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def column_name(slot: Slot) -> str:
 def table_of(buffer: str) -> str:
     """The word with the address of a buffer's table: for each step the place of its first row.
 
-    Empty where a buffer has one row for each row of the batch or one for each thread, or is one row.
+    Empty where a buffer has a row for each row of the batch or for each thread, or is one row.
     """
     kind, _, rest = buffer.partition(":")
     if kind == KEPT:

@@ -277,7 +277,7 @@ def _found(walk: Walk, given: Given) -> tuple[Tensor, ...]:
         *given.parameters.tensors, *given.steps.values(), *given.sequences.values(),
         *given.beginnings.values(),
     ]  # fmt: skip
-    if torch.is_grad_enabled() and any([t.requires_grad for t in tensors]):
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         names = tuple(given.steps), tuple(given.sequences), tuple(given.beginnings)
         return _Function.apply(walk, names, *tensors)
     planes = forward(walk, _in_order(walk, given), training=False)
@@ -320,11 +320,8 @@ def _results(walk: Walk, planes: Planes, *, training: bool) -> tuple[Tensor, ...
         finals.append(_shaped(plane[ends], state.dims, walk.sizes).clone())
         if index == graph.output:
             # Two states may be the output.
-            out = (
-                _shaped(geometry.spread(plane, start), state.dims, walk.sizes)
-                if (out is None)
-                else out
-            )
+            if out is None:
+                out = _shaped(geometry.spread(plane, start), state.dims, walk.sizes)
         elif walk.every:
             every.append(_shaped(geometry.spread(plane, start), state.dims, walk.sizes))
     assert out is not None
@@ -385,7 +382,7 @@ class _Function(torch.autograd.Function):
 
 
 def _batched(grads: Sequence[Tensor | None]) -> bool:
-    """Whether several cotangents came at once (`is_grads_batched`), which have no memory to read."""
+    """Whether several cotangents came at once (`is_grads_batched`): they have no memory to read."""
     return any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads)
 
 
@@ -454,7 +451,7 @@ def _by_reference(walk: Walk, given: Given) -> tuple[Tensor, ...]:
 
     def unpacked(value: Tensor) -> Tensor:
         flat = (value.flip(0) if geometry.back else value).flatten(0, 1)
-        if place is None:
+        if place is None or geometry.take is None:
             return flat
         rows = flat.index_select(0, place)
         zeros = rows.new_zeros(geometry.places, *rows.shape[1:])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from llvmlite import ir
 
@@ -101,7 +102,7 @@ class Writer:
         builder.cbranch(builder.icmp_signed("<", after, count), head, done)
         builder.position_at_end(done)
 
-    def call(self, name: str, *arguments: ir.Value) -> None:
+    def call(self, name: str, *arguments: Any) -> None:
         """Call the function whose address is a word."""
         kind = ir.FunctionType(VOID, [a.type for a in arguments])
         self.builder.call(CallTarget(self.pointer(name), kind), arguments)
@@ -280,7 +281,7 @@ class Kernel(Writer):
 class CallTarget:
     """An address that is called as a function of a given type."""
 
-    def __init__(self, address: ir.Value, kind: ir.FunctionType):
+    def __init__(self, address: Any, kind: ir.FunctionType):
         self.address, self.function_type = address, kind
 
     def get_reference(self) -> str:

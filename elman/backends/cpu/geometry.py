@@ -119,27 +119,28 @@ class Geometry:
             start = 0 if self.back else (depth + self.steps - 1) * self.batch
             return slice(start, start + self.batch)
         if "ends" not in self.tables:
-            lengths = self.lengths.numpy()
-            rows = self.packed[lengths - 1] + np.arange(self.batch)
+            rows = self.packed[self._lengths() - 1] + np.arange(self.batch)
             with torch.inference_mode(False):
                 self.tables["ends"] = torch.from_numpy(rows)
         return self.tables["ends"] + depth * self.batch
 
-    def ring_ends(self, depth: int) -> Tensor:
+    def ring_ends(self, depth: int) -> Tensor | slice:
         """The rows of a ring with each row's last value."""
         if self.even:
             start = (self.steps - 1 + depth) % (depth + 1) * self.batch
             return slice(start, start + self.batch)
-        places = (self.lengths - 1 + depth) % (depth + 1) * self.batch
-        return places + torch.arange(self.batch)
+        places = (self._lengths() - 1 + depth) % (depth + 1) * self.batch
+        return torch.from_numpy(places + np.arange(self.batch))
 
     def at_end(self, steps_ago: int, depth: int) -> Tensor:
         """The rows of a plane with the value of `steps_ago` steps before each row's last."""
-        lengths = np.full(self.batch, self.steps) if self.even else self.lengths.numpy()
-        steps = lengths - 1 - steps_ago
+        steps = self._lengths() - 1 - steps_ago
         inside = depth * self.batch + self.packed[np.maximum(steps, 0)]
         start = np.where(steps >= 0, inside, (depth + steps) * self.batch)
         return torch.from_numpy(start + np.arange(self.batch))
+
+    def _lengths(self) -> np.ndarray:
+        return np.full(self.batch, self.steps) if self.lengths is None else self.lengths.numpy()
 
     def spread(self, plane: Tensor, start: int) -> Tensor:
         """The rows of all steps that begin at a row of a plane, as (time·batch, …), with zeros

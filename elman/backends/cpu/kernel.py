@@ -1,4 +1,4 @@
-"""The kernels of one cell: its layouts, the numbers that follow from its sizes, its compiled code."""
+"""The kernels of one cell: its layouts, the numbers that follow from its sizes, its code."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from elman.backends.cpu.layout import (
     SUMS,
     Layout,
     Slot,
-    backward_layout,
     forward_layout,
-    in_place,
 )
+from elman.backends.cpu.layout_backward import backward_layout, in_place
 from elman.backends.cpu.machine import Machine, host
 from elman.backends.cpu.product import FUNCTIONS, product_module
 from elman.equation import Graph

@@ -8,14 +8,14 @@ one row. A loop with sums goes through a row's units before it takes the next ro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 
 from elman.backends.cpu.emit import I64, Kernel
 from elman.backends.cpu.layout import COTANGENTS, SUMS, Slot, Store
 from elman.backends.cpu.maths import Vectors, emit
-from elman.equation.lowering import BOOLEAN, ONE, ROW_MAX, UNITS
+from elman.equation.lowering import ONE, ROW_MAX, UNITS
 from elman.equation.schedule import Loop
 
 TOGETHER = 8
@@ -27,15 +27,6 @@ class Place(NamedTuple):
 
     first: ir.Value
     apart: ir.Value
-
-
-class Work(NamedTuple):
-    """One loop and all that it reads and writes."""
-
-    loop: Loop
-    loads: tuple[int, ...]
-    stores: tuple[Store, ...]
-    places: Mapping[Slot, Place]
 
 
 def emit_loop(kernel: Kernel, step: ir.Value, loop: Loop, stores: list[Store]) -> None:
@@ -212,12 +203,11 @@ class _Loop:
             values[i] = emit(self.v, op.op, operands, dict(op.attributes))
 
     def as_number(self, i: int, values: Mapping[int, ir.Value]) -> ir.Value:
-        value = values[i]
-        return self.v.number(value) if value.type == self.v.mask_type else value
+        return self.v.number(values[i])
 
     def as_mask(self, i: int, values: Mapping[int, ir.Value]) -> ir.Value:
         value = values[i]
-        if value.type == self.v.mask_type:
+        if self.v.is_mask(value):
             return value
         return self.builder.fcmp_unordered("!=", value, self.v.constant(0.0))
 
@@ -276,7 +266,7 @@ class _Loop:
 
     # Memory.
 
-    def splat(self, value: ir.Value) -> ir.Value:
+    def splat(self, value: Any) -> ir.Value:
         lanes, builder = self.kernel.lanes, self.builder
         kind = ir.VectorType(value.type, lanes)
         one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(INT32, 0))
@@ -304,6 +294,3 @@ class _Loop:
         address = self._address(slot, row, column)
         before = self.builder.load(address, typ=self.v.type, align=self.kernel.bytes)
         self.builder.store(self.builder.fadd(before, value), address, align=self.kernel.bytes)
-
-
-__all__ = ["BOOLEAN", "emit_loop"]

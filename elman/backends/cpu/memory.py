@@ -2,8 +2,8 @@
 
 A sequence's worth of gates is tens of megabytes. The system gives such memory page by page, each
 cleared at its first use, and takes it back when it is freed; that costs as much as the arithmetic.
-So blocks of a mebibyte or more come from a store of blocks that were used before. A block is lent to
-one tensor, and comes back when nothing refers to that tensor's memory any more.
+So blocks of a mebibyte or more come from a store of blocks that were used before. A block is lent
+to one tensor, and comes back when nothing refers to that tensor's memory any more.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def empty(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
     size = _class(needed)
     block = _take(size)
     lent = block[:needed].view(NUMPY[dtype]).reshape(rows, columns)
-    weakref.finalize(lent, _back, size, block).atexit = False
+    finaliser = weakref.finalize(lent, _back, size, block)
+    # The stubs do not say that this attribute is a property, and may be set.
+    finaliser.atexit = False  # pyrefly: ignore[missing-attribute]
     return torch.from_numpy(lent)
 
 

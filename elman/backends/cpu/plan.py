@@ -16,7 +16,7 @@ from torch import Tensor
 from elman.backends.cpu import threads
 from elman.backends.cpu.geometry import Geometry
 from elman.backends.cpu.kernel import Kernels, Sized, Variant
-from elman.backends.cpu.layout import COTANGENTS, KEPT, SCRATCH, SUMS
+from elman.backends.cpu.layout import KEPT, SCRATCH
 from elman.backends.cpu.sources import Source
 from elman.equation.lowering import ONE
 from elman.equation.sizes import number, shape_of
@@ -261,19 +261,16 @@ class Plan:
             addresses[name] = made[name].data_ptr()
         live.extend(made.values())
 
-        def vector(name: str, units: int) -> Tensor | None:
+        def vector(name: str, units: int) -> Tensor:
             source = self.places[name]
-            if not source.tensors:
-                return None
             key = "+".join(map(str, source.tensors))
             whole = made[key] if key in made else own[source.tensors[0]]
             return whole.reshape(-1)[source.row : source.row + units]
 
         for name, units, width in self.filled.values():
-            value = vector(name, units)
             copy = own[0].new_zeros(width)
-            if value is not None:
-                copy[:units] = value
+            if self.places[name].tensors:
+                copy[:units] = vector(name, units)
             live.append(copy)
             addresses[f"filled:{name}"] = copy.data_ptr()
         if self.whole_line:
@@ -283,9 +280,8 @@ class Plan:
         elif self.line:
             line = own[0].new_zeros(self.line_width)
             for name, column, units in self.line:
-                value = vector(name, units)
-                if value is not None:
-                    line[column : column + units] = value
+                if self.places[name].tensors:
+                    line[column : column + units] = vector(name, units)
             live.append(line)
             addresses[LINES] = line.data_ptr()
         if ZEROS in self.bases:
@@ -305,6 +301,3 @@ def weight_names(kernels: Kernels) -> dict[int, str]:
     return {
         i: n.attribute("name") for i, n in enumerate(kernels.inner.nodes) if n.op == "parameter"
     }
-
-
-__all__ = ["COTANGENTS", "KEPT", "SUMS", "Plan", "weight_names"]
