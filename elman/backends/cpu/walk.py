@@ -256,26 +256,32 @@ class _Back(Plan):
                 self.buffer(f"carry:{state.name}", f"carry:{state.name}", width)
         dims = graph.nodes[graph.output].dims
         self.buffer("output:cotangent", "output:cotangent", _filled_width(self, dims))
+        self._leaving()
+        self.finish()
+        self.in_place = sized.exact and kernels.in_place(sized.variant)
+        self.weights = Weights(self, walk.plan("training"))
+
+    def _leaving(self) -> None:
+        """The buffers of what leaves the steps, and by buffer the words of the products that make
+        it where nothing else does: set to zero, they leave it out."""
         self.made: list[tuple[str, tuple, int]] = []
-        written = {s.slot.buffer for stores in sized.layout.stores.values() for s in stores}
         self.skipped: dict[str, list[int]] = {}
-        for root in sized.layout.program.roots:
+        layout = self.sized.layout
+        written = {s.slot.buffer for stores in layout.stores.values() for s in stores}
+        buffers = {"step": "cotangent", "factor": "factor", "sequence": "rows"}
+        for root in layout.program.roots:
             kind, name = root.role[0], root.role[1]
-            buffers = {"step": "cotangent", "factor": "factor", "sequence": "rows"}
             if kind not in buffers:
                 continue
             buffer = f"{buffers[kind]}:{name}"
-            width = sized.padded(root.size)
+            width = self.sized.padded(root.size)
             self.buffer(buffer, buffer, width)
             self.made.append((buffer, root.role, width))
             if kind == "step" and buffer not in written:
                 self.skipped[buffer] = [
-                    self.names[f"call:{i}:B"] for i, call in enumerate(sized.layout.calls())
+                    self.names[f"call:{i}:B"] for i, call in enumerate(layout.calls())
                     if call.targets[0].buffer == buffer
                 ]  # fmt: skip
-        self.finish()
-        self.in_place = sized.exact and kernels.in_place(sized.variant)
-        self.weights = Weights(self, walk.plan("training"))
 
 
 def _filled_width(plan: Plan, dims: Sequence[str]) -> int:
@@ -303,9 +309,10 @@ def backward(
         again: whether what the forward kept must stay as it is.
     """
     kernels, geometry = walk.kernels, walk.geometry
-    graph, depth = kernels.inner, kernels.depth
     lined = tuple(
-        s.name for s in graph.states if s.name in kernels.lined or every.get(s.name) is not None
+        s.name
+        for s in kernels.inner.states
+        if s.name in kernels.lined or every.get(s.name) is not None
     )
     plan = walk.plan("backward", lined)
     assert isinstance(plan, _Back)
@@ -313,28 +320,55 @@ def backward(
     addresses = plan.prepared(given.parameters.tensors, live)
     _input_addresses(plan, given, addresses, live)
     addresses[KEPT] = planes.kept.data_ptr()
-    sized = plan.sized
-    if plan.in_place and not again:
-        dual = planes.kept
-    else:
-        dual = empty(geometry.total, max(sized.width[COTANGENTS], 1), walk.dtype)
-        if not sized.exact:
-            dual.zero_()
-    widths = {s.name: _width(plan, s.dims) for s in graph.states}
-    start = plan.count * sized.width[SUMS]
-    zeroed = like.new_zeros(start + geometry.batch * sum(widths.values()) + 1)
-    addresses[COTANGENTS], addresses[SUMS] = dual.data_ptr(), zeroed.data_ptr()
+    for name, plane in planes.states.items():
+        addresses[f"state:{name}"] = plane.data_ptr()
+    dual = planes.kept if plan.in_place and not again else _dual(plan, geometry, walk.dtype)
+    addresses[COTANGENTS] = dual.data_ptr()
     addresses["output:cotangent"] = _output_cotangent(plan, geometry, output, like, live)
+    zeroed, begun = _state_cotangents(plan, geometry, finals, every, like, addresses, live)
+    made, words = _input_cotangents(plan, geometry, wanted, like, addresses)
+    if plan.reads(COTANGENTS):
+        words[plan.names[f"ld:{COTANGENTS}"]] = dual.stride(0)
+    _run(plan, geometry, addresses, like, live, words)
+    for name in begun.keys() - set(lined) if kernels.depth > 1 else ():
+        # A beginning holds as many steps of every state as of the one with the longest delay.
+        before = like.new_zeros((kernels.depth - 1) * geometry.batch, begun[name].shape[1])
+        begun[name] = torch.cat([before, begun[name]])
+    parameters = plan.weights.gradients(geometry, given, planes, dual, zeroed, made)
+    steps, sequences = {}, {}
+    for i in kernels.inner.inputs:
+        for kind, found in (("cotangent", steps), ("rows", sequences)):
+            if f"{kind}:{i.name}" in made:
+                found[i.name] = made[f"{kind}:{i.name}"][:, : _units(plan, i.dims)]
+    return Cotangents(parameters, steps, sequences, begun)
+
+
+def _dual(plan: Plan, geometry: Geometry, dtype: torch.dtype) -> Tensor:
+    """Memory for the cotangents of products at all steps."""
+    dual = empty(geometry.total, max(plan.sized.width[COTANGENTS], 1), dtype)
+    # The columns between two slots are never written, but multiplied.
+    return dual if plan.sized.exact else dual.zero_()
+
+
+def _state_cotangents(
+    plan: Plan, geometry: Geometry, finals, every, like: Tensor, addresses: dict, live: list
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What the states' cotangents start from, and the sums over rows, which start from zero: the
+    memory of those sums and carries, and by name where the cotangents of the beginnings will be."""
+    states = plan.kernels.inner.states
+    widths = {s.name: _width(plan, s.dims) for s in states}
+    start = plan.count * plan.sized.width[SUMS]
+    zeroed = like.new_zeros(start + geometry.batch * sum(widths.values()) + 1)
+    addresses[SUMS] = zeroed.data_ptr()
     begun = {}
-    for state in graph.states:
-        addresses[f"state:{state.name}"] = planes.states[state.name].data_ptr()
+    for state in states:
         units, width, final = _units(plan, state.dims), widths[state.name], finals.get(state.name)
-        if state.name in lined:
+        if state.name in plan.sized.variant.planes:
             plane = _cotangent_plane(plan, geometry, state, final, every.get(state.name), like)
             addresses[f"plane:{state.name}"] = plane.data_ptr()
             live.append(plane)
-            at = geometry.beginning(depth)
-            begun[state.name] = plane[at : at + depth * geometry.batch, :units]
+            at = geometry.beginning(plan.kernels.depth)
+            begun[state.name] = plane[at : at + plan.kernels.depth * geometry.batch, :units]
             continue
         carry = zeroed[start : start + geometry.batch * width].view(geometry.batch, width)
         start += geometry.batch * width
@@ -343,32 +377,26 @@ def backward(
         if final is not None:
             carry.copy_(final.reshape(carry.shape))
         begun[state.name] = carry
-    made, skipped = {}, []
+    return zeroed, begun
+
+
+def _input_cotangents(
+    plan: _Back, geometry: Geometry, wanted: Sequence[str], like: Tensor, addresses: dict[str, int]
+) -> tuple[dict[str, Tensor], dict[int, int]]:
+    """Memory for what leaves the steps, by buffer, and the words that leave out what nobody asks
+    for."""
+    made, words = {}, {}
     for buffer, role, width in plan.made:
         if buffer in plan.skipped and role[1] not in wanted:
             addresses[buffer] = 0
-            skipped += plan.skipped[buffer]
+            words |= dict.fromkeys(plan.skipped[buffer], 0)
             continue
         if role[0] == "sequence":
             made[buffer] = like.new_zeros(geometry.batch, width)
         else:
             made[buffer] = _plane(like, geometry, geometry.total, width)
         addresses[buffer] = made[buffer].data_ptr()
-    words = dict.fromkeys(skipped, 0)
-    if plan.reads(COTANGENTS):
-        words[plan.names[f"ld:{COTANGENTS}"]] = dual.stride(0)
-    _run(plan, geometry, addresses, like, live, words)
-    for name in begun.keys() - set(lined) if depth > 1 else ():
-        # A beginning holds as many steps of every state as of the one with the longest delay.
-        before = like.new_zeros((depth - 1) * geometry.batch, begun[name].shape[1])
-        begun[name] = torch.cat([before, begun[name]])
-    parameters = plan.weights.gradients(geometry, given, planes, dual, zeroed, made)
-    steps, sequences = {}, {}
-    for i in graph.inputs:
-        for kind, found in (("cotangent", steps), ("rows", sequences)):
-            if f"{kind}:{i.name}" in made:
-                found[i.name] = made[f"{kind}:{i.name}"][:, : _units(plan, i.dims)]
-    return Cotangents(parameters, steps, sequences, begun)
+    return made, words
 
 
 def _output_cotangent(
