@@ -13,19 +13,17 @@ from torch.nn.utils.rnn import PackedSequence
 
 from elman import equation
 from elman.backends import cpu, reference, torch_kernel
-from elman.backends.call import Call, Carried, Result
+from elman.backends.call import Carried
 from elman.backends.choose import Choice, choose
 from elman.backends.cpu.sources import Parameters, own
 from elman.backends.torch_kernel import Kernel
 from elman.equation import Cell, Graph
 from elman.equation.sizes import number, shape_of
 from elman.errors import InputError
-from elman.layers import checks
+from elman.layers import calls, checks
 from elman.layers.explain import explain
-from elman.layers.forms import UNBATCHED, Given, further_inputs, given, real_steps
-from elman.layers.states import as_tuple, read_state, write_state
+from elman.layers.forms import further_inputs, given
 from elman.layers.stepper import Stepper
-from elman.layers.walk import Plan, walk
 from elman.learning import BPTT
 
 DIRECTIONS = ("", "_reverse")
@@ -220,8 +218,10 @@ class RecurrentLayer(nn.Module):
                         )
                     )
                     continue
-                own = [getattr(self, f"initial_{s.name}_l{layer}{suffix}") for s in graph.states]
-                states = tuple(value.expand(batch, *value.shape) for value in own)
+                learned = [
+                    getattr(self, f"initial_{s.name}_l{layer}{suffix}") for s in graph.states
+                ]
+                states = tuple(value.expand(batch, *value.shape) for value in learned)
                 result.append(reference.with_initial_states(graph, states, sizes))
         return result
 
@@ -253,21 +253,19 @@ class RecurrentLayer(nn.Module):
                 from elman.layers.captured import aside
 
                 return aside(self, x, state, lengths, resets, return_states, inputs)
-        whole = lengths is None and not return_states and self._is_whole(choice)
-        if whole and isinstance(x, Tensor):
-            return self._run_whole(x, state)
+        plain = lengths is None and not return_states and isinstance(x, Tensor)
+        if plain and self._is_whole(choice):
+            return calls.run_whole(self, x, state)
         if (
-            choice.backend == "cpu"
+            plain
+            and choice.backend == "cpu"
             and self._single
             and not captured
-            and lengths is None
             and resets is None
-            and not return_states
-            and isinstance(x, Tensor)
             and x.dim() == 3
             and len(self._graphs[self.training].inputs) == 1
         ):
-            return self._run_single(x, state)
+            return calls.run_single(self, x, state)
         got = given(
             self.owner,
             x,
@@ -280,7 +278,7 @@ class RecurrentLayer(nn.Module):
             # Our kernels never read past a row's end.
             clean=choice.backend != "cpu" or self.learning.window is not None,
         )
-        return self._run_walk(got, state, choice, return_states)
+        return calls.run_walk(self, got, state, choice, return_states)
 
     def _weight(self) -> Tensor:
         """A tensor of the layer's number type and device."""
@@ -354,150 +352,6 @@ class RecurrentLayer(nn.Module):
         drops = self.training and self.dropout and self.num_layers > 1
         return choice.backend == "torch" and self._bare and not drops
 
-    def _run_whole(self, x: Tensor, state: Tensor | Sequence[Tensor] | None):
-        """The whole stack in one call of torch's kernel: torch.nn's own way, at its speed."""
-        checks.check_input(
-            self.owner, x, self.input_size, self._weight().dtype, batch_first=self.batch_first
-        )
-        batched, batch_first = x.dim() == 3, self.batch_first and x.dim() == 3
-        if not batched:
-            x = x.unsqueeze(1)
-        weights = [
-            weight
-            for layer in range(self.num_layers)
-            for direction in range(self.directions)
-            for weight in self.stacked_parameters(layer, direction)
-        ]
-        out, *last = torch_kernel.run_stack(
-            self._torch_kernel(),
-            x,
-            self._whole_state(x, state, batched, batch_first),
-            weights,
-            layers=self.num_layers,
-            bidirectional=self.bidirectional,
-            batch_first=batch_first,
-            twice=self.backend == "auto",
-        )
-        if self.dense is not None:
-            out = self._dense(out)
-        if not batched:
-            out, last = out.squeeze(1), [s.squeeze(1) for s in last]
-        return out, last[0] if len(last) == 1 else tuple(last)
-
-    def _run_single(self, x: Tensor, state: Tensor | Sequence[Tensor] | None):
-        """One layer, one direction and whole rows on our kernel, with as little around as may be."""
-        checks.check_input(
-            self.owner, x, self.input_size, self._weight().dtype, batch_first=self.batch_first
-        )
-        if self.batch_first:
-            x = x.transpose(0, 1)
-        graph, sizes = self.cell.graph, self._sizes[0]
-        states = None
-        if state is not None:
-            (states,) = read_state(self.owner, graph, self._sizes, 1, state, x, batched=True)
-        elif self.initial_state != "zeros":
-            (states,) = self.initial_carried(x.shape[1], x)
-        kernels = cpu.kernels_of(self._graphs[self.training])
-        out, last = cpu.run_plain(kernels, sizes, self._cpu_parameters(0, 0), x, states)
-        last = write_state(graph, [last], 1)
-        return out.transpose(0, 1) if self.batch_first else out, self._join(last)
-
-    def _whole_state(
-        self, x: Tensor, state: Tensor | Sequence[Tensor] | None, batched: bool, batch_first: bool
-    ) -> tuple[Tensor, ...]:
-        batch = x.shape[0] if batch_first else x.shape[1]
-        graph, sizes = self.cell.graph, self._sizes[0]
-        if state is None and self.initial_state == "zeros":
-            places = self.num_layers * self.directions
-            shapes = [shape_of(s.dims, sizes) for s in graph.states]
-            return tuple(x.new_zeros(places, batch, *shape) for shape in shapes)
-        if state is None:
-            return write_state(graph, self.initial_carried(batch, x), self.directions)
-        seen = x.transpose(0, 1) if batch_first else x
-        read_state(self.owner, graph, self._sizes, self.directions, state, seen, batched=batched)
-        states = as_tuple(self.owner, state)
-        return states if batched else tuple(s.unsqueeze(1) for s in states)
-
-    def _run_walk(
-        self,
-        got: Given,
-        state: Tensor | Sequence[Tensor] | None,
-        choice: Choice,
-        return_states: bool | str,
-    ):
-        """Layer after layer, direction after direction, on the chosen backend."""
-        graph = self.cell.graph
-        batch, batched = got.x.shape[1], got.form.kind != UNBATCHED
-        fresh = None if got.resets is None else self.initial_carried(batch, got.x)
-        if state is None:
-            carried = fresh or self.initial_carried(batch, got.x)
-        else:
-            carried = read_state(
-                self.owner, graph, self._sizes, self.directions, state, got.x, batched=batched
-            )
-        out, last, history = walk(
-            self._plan(),
-            got,
-            carried,
-            fresh,
-            partial(self._run_place, choice),
-            return_states=bool(return_states),
-            natural=choice.backend == "cpu"
-            and got.resets is None
-            and not graph.lines
-            and self.learning.window is None,
-        )
-        if self.dense is not None:
-            out = self._dense(out)
-            if got.lengths is not None:
-                out = out * real_steps(out.shape[0], got.lengths).unsqueeze(-1)
-        restore = got.form.restore
-        results = [restore(out), self._outer_state(write_state(graph, last, self.directions), got)]
-        if return_states:
-            every = [self._join([restore(s) for s in states]) for states in history]
-            results.append(tuple(every) if return_states == "layers" else every[-1])
-        return tuple(results)
-
-    def _outer_state(self, states: tuple[Tensor, ...], got: Given):
-        return self._join([got.form.restore_state(s) for s in states])
-
-    @staticmethod
-    def _join(parts: Sequence[Tensor]):
-        return parts[0] if len(parts) == 1 else tuple(parts)
-
-    def _plan(self) -> Plan:
-        training = self.training
-        return Plan(
-            graph=self._graphs[training],
-            own_inputs=len(self.cell.graph.inputs),
-            sizes=self._sizes,
-            directions=self.directions,
-            dropout=self.dropout if training else 0.0,
-            recurrent_dropout=self.recurrent_dropout,
-            zoneout=self.zoneout,
-            residual=self.residual,
-            training=training,
-        )
-
-    def _run_place(self, choice: Choice, place: int, call: Call) -> Result:
-        layer, direction = divmod(place, self.directions)
-        if choice.backend == "torch":
-            weights = self.stacked_parameters(layer, direction)
-            kernel, twice = self._torch_kernel(), self.backend == "auto"
-            return self.learning.walk(partial(torch_kernel.run, kernel, weights, twice), call)
-        if choice.backend == "cpu" and torch.compiler.is_compiling():
-            from elman.layers.captured import run as run_captured
-
-            return run_captured(self, layer, direction, call)
-        if choice.backend == "cpu":
-            kernels = cpu.kernels_of(self._graphs[self.training])
-            parameters = self._cpu_parameters(layer, direction)
-            run = partial(cpu.run, kernels, self._sizes[layer], parameters)
-            return self.learning.walk(run, call)
-        parameters = self.equation_parameters(layer, direction)
-        run = partial(_run_reference, self._graphs[self.training], parameters)
-        return self.learning.walk(run, call)
-
     def _cpu_parameters(self, layer: int, direction: int) -> Parameters:
         """The parameters of one layer and direction as our kernels read them."""
         return own(self.equation_parameters(layer, direction))
@@ -565,19 +419,3 @@ class RecurrentLayer(nn.Module):
             whole=whole,
             lengths=lengths is not None,
         )
-
-
-def _run_reference(graph: Graph, parameters: dict[str, Tensor], call: Call) -> Result:
-    return Result(
-        *reference.run(
-            graph,
-            parameters,
-            call.x,
-            call.carried,
-            fresh=call.fresh,
-            lengths=call.lengths,
-            resets=call.resets,
-            extras={**call.step_extras, **call.sequence_extras},
-            return_states=call.return_states,
-        )
-    )

@@ -15,6 +15,7 @@ from elman.backends.torch_kernel import in_transform
 from elman.equation import Graph
 from elman.errors import InputError
 from elman.layers import checks
+from elman.layers.calls import plan_of, run_place
 from elman.layers.forms import further_inputs
 from elman.layers.states import read_state, write_state
 from elman.layers.walk import draw_masks
@@ -131,7 +132,7 @@ class Stepper:
     def _stack(self, x: Tensor, further: Mapping[str, Tensor], run: _Run) -> Tensor:
         """Layer after layer."""
         layer = self._layer
-        plan, carried = layer._plan(), []
+        plan, carried = plan_of(layer), []
         for i, sizes in enumerate(layer._sizes):
             below = x
             if i and plan.dropout:
@@ -174,13 +175,13 @@ class Stepper:
         """One layer as a call of one step, under autograd."""
         steps = {name: value.unsqueeze(0) for name, value in steps.items()}
         call = Call(x.unsqueeze(0), self._carried[i], step_extras=steps, sequence_extras=sequences)
-        result = self._layer._run_place(self._layer._choose(False, False), i, call)
+        result = run_place(self._layer, self._layer._choose(False, False), i, call)
         return result.out[0], result.carried
 
     def _on_reference(
         self, i: int, x: Tensor, steps: Mapping[str, Tensor], sequences: Mapping[str, Tensor]
     ) -> tuple[Tensor, Carried]:
-        program = self._programs(self._layer._plan().graph)[i]
+        program = self._programs(self._layer._graphs[self._layer.training])[i]
         return program(x, self._carried[i], {**steps, **sequences})
 
     def _check(self, x: Tensor) -> None:
