@@ -286,7 +286,9 @@ class _Run:
             delayed = torch.stack(
                 [source, *(delayed_input(source, value, k, ages) for k in range(1, line.depth))]
             )
-            ends = torch.tensor(lengths or [time] * x.shape[1], dtype=torch.long, device=x.device) - 1
+            ends = (
+                torch.tensor(lengths or [time] * x.shape[1], dtype=torch.long, device=x.device) - 1
+            )
             rows = torch.arange(x.shape[1], device=x.device)
             result.append(delayed[:, ends, rows].transpose(0, 1))
         return result

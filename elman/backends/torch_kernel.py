@@ -107,10 +107,12 @@ def obstacle_of_sizes(kernel: Kernel, sizes: Mapping[str, int]) -> str | None:
 
 
 def in_transform() -> bool:
-    """Whether a torch.func transform or forward-mode differentiation is at work."""
+    """Whether a torch.func transform, forward-mode differentiation, or a mode that stands in for
+    torch's operations (fake tensors, say) is at work."""
     return (
         torch._C._functorch.peek_interpreter_stack() is not None
         or torch.autograd.forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack() > 0
     )
 
 

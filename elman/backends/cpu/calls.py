@@ -138,6 +138,11 @@ def checked(kernels: Kernels, given: Given, dtype: torch.dtype) -> None:
                     f"{kernels.graph.name}: a tensor of type {tensor.dtype} on {tensor.device} "
                     f"came with an x of type {dtype} on the CPU; give all of one type and place"
                 )
+            if tensor.numel() and not tensor.data_ptr():
+                raise InputError(
+                    f"{kernels.graph.name}: a tensor of shape {tuple(tensor.shape)} has no memory "
+                    "(its storage was emptied, or it stands for another); give one that has"
+                )
 
 
 # Rows in order.
@@ -258,8 +263,12 @@ def _carried(walk: Walk, call: Call, given: Given, finals, every, lines) -> Carr
         steps = [delayed_input(source, call.carried[place], k, ages) for k in range(1, line.depth)]
         delayed = torch.stack([source, *steps])
         batch = source.shape[1]
-        ends = torch.full((batch,), source.shape[0]) if call.lengths is None else call.lengths
-        result.append(delayed[:, ends - 1, torch.arange(batch)].transpose(0, 1))
+        ends = (
+            source.new_full((batch,), source.shape[0], dtype=torch.long)
+            if call.lengths is None
+            else call.lengths
+        )
+        result.append(delayed[:, ends - 1, torch.arange(batch, device="cpu")].transpose(0, 1))
     return tuple(result)
 
 
@@ -440,7 +449,9 @@ def _by_reference(walk: Walk, given: Given) -> tuple[Tensor, ...]:
     batch, steps = geometry.batch, geometry.steps
     place = None
     if not geometry.even:
-        place = torch.cat([t * batch + torch.arange(int(n)) for t, n in enumerate(geometry.alive)])
+        place = torch.cat(
+            [t * batch + torch.arange(int(n), device="cpu") for t, n in enumerate(geometry.alive)]
+        )
 
     def padded(rows: Tensor) -> Tensor:
         if place is not None:
@@ -464,7 +475,7 @@ def _by_reference(walk: Walk, given: Given) -> tuple[Tensor, ...]:
         blocks = given.beginnings.get(s.name)
         if blocks is None:
             shape = shape_of(s.dims, walk.sizes)
-            blocks = torch.full((depth * batch, *shape), s.initial, dtype=walk.dtype)
+            blocks = torch.full((depth * batch, *shape), s.initial, dtype=walk.dtype, device="cpu")
         blocks = blocks.reshape(depth, batch, *blocks.shape[1:])
         states.append(blocks[-1])
         if s.name in lines:

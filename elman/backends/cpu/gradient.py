@@ -58,7 +58,7 @@ class Products:
         functions = products(element)
         self.functions = functions["product"], functions["pack_columns"], functions["turn"]
         self.address = _code(element).address("gradient")
-        self.zeros = torch.zeros(1, dtype=self.dtype)
+        self.zeros = torch.zeros(1, dtype=self.dtype, device="cpu")
 
     def run(self, jobs: Sequence[Product]) -> None:
         """Compute every product."""
@@ -67,7 +67,7 @@ class Products:
         most_rows = max(j.rows for j in jobs)
         most_columns = -(-max(j.columns for j in jobs) // self.panel) * self.panel
         if self.zeros.shape[0] < most_columns:
-            self.zeros = torch.zeros(most_columns, dtype=self.dtype)
+            self.zeros = torch.zeros(most_columns, dtype=self.dtype, device="cpu")
         size = (most_rows + most_columns) * PIECE
         memory = empty(count, size, self.dtype)
         words = [

@@ -36,7 +36,7 @@ def empty(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
     """
     needed = rows * columns * dtype.itemsize
     if needed < SMALL:
-        return torch.empty(rows, columns, dtype=dtype)
+        return torch.empty(rows, columns, dtype=dtype, device="cpu")
     size = _class(needed)
     block = _take(size)
     lent = block[:needed].view(NUMPY[dtype]).reshape(rows, columns)

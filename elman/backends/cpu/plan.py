@@ -285,14 +285,14 @@ class Plan:
             live.append(line)
             addresses[LINES] = line.data_ptr()
         if ZEROS in self.bases:
-            addresses[ZEROS] = self._zeros(own[0] if own else torch.zeros(())).data_ptr()
+            addresses[ZEROS] = self._zeros().data_ptr()
         return addresses
 
-    def _zeros(self, like: Tensor) -> Tensor:
+    def _zeros(self) -> Tensor:
         if not hasattr(self, "_zero_line"):
             width = max([self.line_width, *(s[0] if s else 1 for s in self.shapes)])
             dtype = torch.float32 if self.bytes == 4 else torch.float64
-            self._zero_line = torch.zeros(width + self.sized.panel, dtype=dtype)
+            self._zero_line = torch.zeros(width + self.sized.panel, dtype=dtype, device="cpu")
         return self._zero_line
 
 

@@ -80,13 +80,13 @@ class Stream:
         self.address, self._count = plan.sized.address, plan.count
 
         def rows(count: int, size: str) -> Tensor:
-            return torch.zeros(count, plan.sized.padded(size), dtype=self.dtype)
+            return torch.zeros(count, plan.sized.padded(size), dtype=self.dtype, device="cpu")
 
         self._rings = {s.name: rows(slots * batch, _size(s.dims)) for s in graph.states}
         self._dims = {s.name: s.dims for s in graph.states}
-        self._kept = torch.zeros(batch, width[KEPT], dtype=self.dtype)
+        self._kept = torch.zeros(batch, width[KEPT], dtype=self.dtype, device="cpu")
         scratch = (batch + plan.count) * width[SCRATCH]
-        self._workspace = torch.zeros(plan.workspace + scratch + 1, dtype=self.dtype)
+        self._workspace = torch.zeros(plan.workspace + scratch + 1, dtype=self.dtype, device="cpu")
         self._output = rows(batch, _size(graph.nodes[graph.output].dims))
         # One table for each slot: with one step to walk it has one entry.
         self._tables = [np.array([slot * batch], np.int64) for slot in range(slots)]
@@ -216,7 +216,7 @@ class _Feed:
         lanes = 1 if _size(declared.dims) == ONE else plan.sized.lanes
         width = -(-self.units // lanes) * lanes
         self.whole, self.dtype = width == self.units, stream.dtype
-        self.copy = torch.zeros(stream.batch, width, dtype=stream.dtype)
+        self.copy = torch.zeros(stream.batch, width, dtype=stream.dtype, device="cpu")
         self.part = self.copy[:, : self.units]
 
     def place(self, words: np.ndarray, value: Tensor) -> Tensor:
