@@ -17,15 +17,13 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from elman.equation.adjoint import NEW_STATE, OUTPUT, Adjoint, adjoint
-from elman.equation.graph import STATE, Graph
+from elman.equation.graph import Graph
 from elman.equation.lowering import (
-    BOOLEAN,
     GATHER,
     LEAF_OPS,
     ONE,
     ROW_MAX,
     ROW_SUM,
-    UNITS,
     Gather,
     Lowered,
     Op,
@@ -385,9 +383,3 @@ class _Phases:
             if len(values) > len(best[1]):
                 best = size, values
         return best
-
-
-__all__ = [
-    "BOOLEAN", "GATHER", "ONE", "STATE", "UNITS", "Loop", "Products", "Program", "Root",
-    "Schedule", "Unsupported", "schedule",
-]  # fmt: skip

@@ -11,15 +11,24 @@ from torch import Tensor
 
 from elman.backends import reference
 from elman.backends.call import Call, Carried, Result
-from elman.backends.cpu.geometry import Geometry, ragged, whole
+from elman.backends.cpu.again import by_reference
+from elman.backends.cpu.geometry import Geometry, packed_rows, ragged, whole
 from elman.backends.cpu.kernel import Kernels
 from elman.backends.cpu.sources import Parameters, by_name, own
-from elman.backends.cpu.walk import Cotangents, Given, Planes, Walk, backward, forward
+from elman.backends.cpu.walk import (
+    Cotangents,
+    Given,
+    Planes,
+    Walk,
+    backward,
+    forward,
+    given_of,
+)
 from elman.backends.reference import ages_of, delayed_input
 from elman.backends.torch_kernel import in_transform
 from elman.equation.evaluate import value_of
 from elman.equation.graph import Graph
-from elman.equation.sizes import number, shape_of
+from elman.equation.sizes import number
 from elman.errors import InputError
 
 
@@ -148,11 +157,6 @@ def checked(kernels: Kernels, given: Given, dtype: torch.dtype) -> None:
 # Rows in order.
 
 
-def _packed(rows: Tensor, geometry: Geometry) -> Tensor:
-    """Of rows of all steps, (time·batch, …), those that are real, in our order."""
-    return rows if geometry.take is None else rows.index_select(0, geometry.take)
-
-
 def _by_row(value: Tensor, geometry: Geometry) -> Tensor:
     """(batch, …), a row for each of ours."""
     return value if geometry.rows is None else value.index_select(0, geometry.rows)
@@ -253,7 +257,7 @@ def _carried(walk: Walk, call: Call, given: Given, finals, every, lines) -> Carr
     result = [own(finals[s.name]) for s in graph.states]
     for place, line in enumerate(graph.lines, len(graph.states)):
         if line.kind == "state":
-            rows = _packed(every[line.name], geometry)
+            rows = packed_rows(every[line.name], geometry)
             plane = torch.cat([given.beginnings[line.name], rows])
             values = [plane[geometry.at_end(1 + j, depth)] for j in range(line.depth)]
             result.append(own(torch.stack(values, 1)))
@@ -297,7 +301,7 @@ def _in_order(walk: Walk, given: Given) -> Given:
     """The inputs of each step as the kernel wants them."""
     if walk.geometry.take is None:
         return given
-    steps = {name: _packed(value, walk.geometry) for name, value in given.steps.items()}
+    steps = {name: packed_rows(value, walk.geometry) for name, value in given.steps.items()}
     return replace(given, steps=steps)
 
 
@@ -350,10 +354,9 @@ class _Function(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, walk: Walk, names: tuple, *tensors: Tensor):
-        given = _in_order(walk, _grouped(walk, names, tensors))
+        given = _in_order(walk, given_of(walk, names, tensors))
         planes = forward(walk, given, training=True)
         ctx.walk, ctx.names, ctx.states = walk, names, tuple(planes.states)
-        ctx.has_output = planes.output is not None
         kept = (*planes.states.values(), planes.kept)
         packed = () if walk.geometry.take is None else given.steps.values()
         ctx.save_for_backward(*tensors, *packed, *kept)
@@ -368,8 +371,8 @@ class _Function(torch.autograd.Function):
         tensors, kept = saved[:count], saved[count:]
         needed = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled() or in_transform() or _batched(grads):
-            return (None, None, *_again(walk, names, tensors, needed, grads))
-        given = _grouped(walk, names, tensors)
+            return (None, None, *by_reference(walk, names, tensors, needed, grads))
+        given = given_of(walk, names, tensors)
         if walk.geometry.take is not None:
             given = replace(given, steps=dict(zip(names[0], kept, strict=False)))
             kept = kept[len(names[0]) :]
@@ -395,26 +398,16 @@ def _batched(grads: Sequence[Tensor | None]) -> bool:
     return any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads)
 
 
-def _grouped(walk: Walk, names: tuple, tensors: Sequence[Tensor]) -> Given:
-    start = len(walk.shapes)
-    parameters = Parameters(tuple(tensors[:start]), walk.places)
-    groups = []
-    for group in names:
-        groups.append(dict(zip(group, tensors[start:], strict=False)))
-        start += len(group)
-    return Given(parameters, *groups)
-
-
 def _pulled(walk, given, planes, grads, needed, names, again=True) -> Cotangents:
     out, finals, every = _named(walk, grads)
-    out = None if out is None else _packed(out, walk.geometry)
+    out = None if out is None else packed_rows(out, walk.geometry)
     if walk.every:
         # The output's cotangent holds what came for the state that it is.
         graph = walk.kernels.inner
         every = {
             name: None
             if index == graph.output or every[name] is None
-            else _packed(every[name], walk.geometry)
+            else packed_rows(every[name], walk.geometry)
             for name, index in zip(every, graph.new_states, strict=True)
         }
     start = len(walk.shapes)
@@ -424,74 +417,3 @@ def _pulled(walk, given, planes, grads, needed, names, again=True) -> Cotangents
         for name, rows in found.steps.items():
             found.steps[name] = walk.geometry.spread(rows, 0)
     return found
-
-
-def _again(walk: Walk, names, tensors, needed, grads) -> list[Tensor | None]:
-    """The gradient by the reference, which can itself be differentiated."""
-    further = torch.is_grad_enabled()
-    if not further:
-        tensors = [t.detach().requires_grad_(n) for t, n in zip(tensors, needed, strict=True)]
-    with torch.enable_grad():
-        outs = _by_reference(walk, _grouped(walk, names, tensors))
-    pairs = [(o, g) for o, g in zip(outs, grads, strict=True) if g is not None]
-    asked = [t for t, n in zip(tensors, needed, strict=True) if n]
-    found = iter(
-        torch.autograd.grad(
-            [o for o, _ in pairs], asked, [g for _, g in pairs], create_graph=further,
-            allow_unused=True,
-        )
-    )  # fmt: skip
-    return [next(found) if n else None for n in needed]
-
-
-def _by_reference(walk: Walk, given: Given) -> tuple[Tensor, ...]:
-    graph, geometry, depth = walk.kernels.inner, walk.geometry, walk.kernels.depth
-    batch, steps = geometry.batch, geometry.steps
-    place = None
-    if not geometry.even:
-        place = torch.cat(
-            [t * batch + torch.arange(int(n), device="cpu") for t, n in enumerate(geometry.alive)]
-        )
-
-    def padded(rows: Tensor) -> Tensor:
-        if place is not None:
-            flat = rows.new_zeros(steps * batch, *rows.shape[1:])
-            rows = flat.index_copy(0, place, _packed(rows, geometry))
-        value = rows.reshape(steps, batch, *rows.shape[1:])
-        return value.flip(0) if geometry.back else value
-
-    def unpacked(value: Tensor) -> Tensor:
-        flat = (value.flip(0) if geometry.back else value).flatten(0, 1)
-        if place is None or geometry.take is None:
-            return flat
-        rows = flat.index_select(0, place)
-        zeros = rows.new_zeros(geometry.places, *rows.shape[1:])
-        return zeros.index_copy(0, geometry.take, rows)
-
-    extras = {name: padded(v) for name, v in given.steps.items()} | dict(given.sequences)
-    states, lines = [], {line.name: line.depth for line in graph.lines}
-    carried_lines = []
-    for s in graph.states:
-        blocks = given.beginnings.get(s.name)
-        if blocks is None:
-            shape = shape_of(s.dims, walk.sizes)
-            blocks = torch.full((depth * batch, *shape), s.initial, dtype=walk.dtype, device="cpu")
-        blocks = blocks.reshape(depth, batch, *blocks.shape[1:])
-        states.append(blocks[-1])
-        if s.name in lines:
-            old = blocks[depth - 1 - lines[s.name] : depth - 1]
-            carried_lines.append(old.flip(0).transpose(0, 1))
-    x = extras.pop(graph.inputs[0].name)
-    named = by_name(given.parameters, graph.parameter_shapes(walk.sizes))
-    out, last, every = reference.run(
-        graph, named, x, (*states, *carried_lines), lengths=geometry.lengths,
-        extras=extras, return_states=walk.every,
-    )  # fmt: skip
-    result = [unpacked(out), *last[: len(graph.states)]]
-    if walk.every:
-        result += [
-            unpacked(v)
-            for v, i in zip(every or (), graph.new_states, strict=True)
-            if i != graph.output
-        ]
-    return tuple(result)

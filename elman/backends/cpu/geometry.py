@@ -163,6 +163,11 @@ class Geometry:
         return 0 if self.back else depth * self.batch
 
 
+def packed_rows(rows: Tensor, geometry: Geometry) -> Tensor:
+    """Of rows of all steps, (time·batch, …), those that are real, in our order."""
+    return rows if geometry.take is None else rows.index_select(0, geometry.take)
+
+
 @lru_cache(64)
 def whole(steps: int, batch: int, back: bool = False) -> Geometry:
     """Every row from the first step to the last, or from the last to the first."""

@@ -90,10 +90,12 @@ class Writer:
 
 
 def integer(value: ir.Value | int) -> ir.Value:
+    """A number of 64 bits."""
     return ir.Constant(INT, value) if isinstance(value, int) else value
 
 
 def smaller(builder: ir.IRBuilder, first: ir.Value, second: ir.Value | int) -> ir.Value:
+    """The smaller of two numbers."""
     second = integer(second)
     return builder.select(builder.icmp_signed("<", first, second), first, second)
 
@@ -133,4 +135,5 @@ def repeat(
 
 
 def start(function: ir.Function) -> ir.IRBuilder:
+    """A builder at the beginning of a function that has no body yet."""
     return ir.IRBuilder(function.append_basic_block("entry"))

@@ -73,6 +73,18 @@ class Given:
     beginnings: Mapping[str, Tensor]
 
 
+def given_of(walk: Walk, names: tuple, tensors: Sequence[Tensor]) -> Given:
+    """What a kernel reads, from its tensors one after the other: the parameters, and those of the
+    steps, of the sequences and of the beginnings, by their names."""
+    start = len(walk.shapes)
+    parameters = Parameters(tuple(tensors[:start]), walk.places)
+    groups = []
+    for group in names:
+        groups.append(dict(zip(group, tensors[start:], strict=False)))
+        start += len(group)
+    return Given(parameters, *groups)
+
+
 @dataclass
 class Planes:
     """What a forward leaves: every state's plane, the output where it is no state, the saved."""
