@@ -40,6 +40,13 @@ def run(kernels: Kernels, sizes: Mapping[str, int], parameters: Parameters, call
         sizes: the number of every size.
         parameters: those of the cell.
         call: what is asked for.
+
+    Returns:
+        Result: outputs, what goes on after the last step and, where asked for, all states.
+
+    Raises:
+        InputError: a tensor is not of the type of x, not on the CPU, or has no memory.
+        SizeError: the parameters do not have the shapes that the sizes ask for.
     """
     if torch.is_autocast_enabled("cpu"):
         # Inputs may come in half precision; what torch computes here would be in it too.
@@ -83,6 +90,12 @@ def run_plain(
     Args:
         x: (time, batch, input).
         states: what the states begin with, each (batch, size); their constants if None.
+
+    Returns:
+        The outputs, (time, batch, size), and the last states, each (batch, size).
+
+    Raises:
+        InputError, SizeError: as `run`.
     """
     graph = kernels.inner
     if torch.is_autocast_enabled("cpu") or not x.shape[1]:

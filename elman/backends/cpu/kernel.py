@@ -58,6 +58,9 @@ class Kernels:
             (line.depth for line in self.inner.lines if line.kind == "state"), default=0
         )
         self.plans: dict[tuple, Any] = {}
+        self._backwards: dict[tuple[str, ...], Layout] = {}
+        self._known: dict[tuple, Sized] = {}
+        self._codes: dict[tuple[Variant, str], engine.Code] = {}
         self._forwards = {
             kind: forward_layout(getattr(self.schedule, kind)) for kind in ("training", "inference")
         }
@@ -80,12 +83,13 @@ class Kernels:
         return json.dumps(self.graph.to_json(), sort_keys=True)
 
     def layout(self, variant: Variant) -> Layout:
+        """Where the values of a kernel lie."""
         if variant.kind != "backward":
             return self._forwards[variant.kind][0]
         return self._backward(variant.planes)
 
     def _backward(self, planes: tuple[str, ...]) -> Layout:
-        known = self.__dict__.setdefault("_backwards", {})
+        known = self._backwards
         if planes not in known:
             program = self.schedule.adjoint_of(planes)
             forward, kept = self._forwards["training"]
@@ -96,19 +100,17 @@ class Kernels:
     def sized(self, variant: Variant, sizes: Mapping[str, int], dtype: torch.dtype) -> Sized:
         """A kernel with its sizes."""
         key = variant, tuple(sorted(sizes.items())), dtype
-        known = self.__dict__.setdefault("_sized", {})
-        if key not in known:
-            known[key] = Sized(self, variant, dict(sizes), dtype)
-        return known[key]
+        if key not in self._known:
+            self._known[key] = Sized(self, variant, dict(sizes), dtype)
+        return self._known[key]
 
     def address(self, variant: Variant, element: str) -> int:
         """Where the code of a kernel begins; compiled if it was not."""
         key = variant, element
-        known = self.__dict__.setdefault("_codes", {})
-        if key not in known:
+        if key not in self._codes:
             with without_collection():
-                known[key] = _compile(self, variant, element, host())
-        return known[key].address("kernel")
+                self._codes[key] = _compile(self, variant, element, host())
+        return self._codes[key].address("kernel")
 
 
 def _compile(kernels: Kernels, variant: Variant, element: str, machine: Machine) -> engine.Code:
@@ -123,6 +125,10 @@ def _compile(kernels: Kernels, variant: Variant, element: str, machine: Machine)
     return engine.compile_module(f"{kernels.key} {variant} {element}", emit, ("kernel",), machine)
 
 
+# Code is freed with what holds it; kernels hold the addresses of these in their words.
+_held: list[engine.Code] = []
+
+
 @cache
 def products(element: str) -> dict[str, int]:
     """The addresses of the product and the packing, by name."""
@@ -130,11 +136,8 @@ def products(element: str) -> dict[str, int]:
     code = engine.compile_module(
         f"product {element}", lambda: product_module(element, machine), FUNCTIONS, machine
     )
-    _KEPT.append(code)
+    _held.append(code)
     return {name: code.address(name) for name in FUNCTIONS}
-
-
-_KEPT: list[engine.Code] = []
 
 
 class Sized:
@@ -162,6 +165,7 @@ class Sized:
 
     @cached_property
     def address(self) -> int:
+        """Where the code begins; compiled if it was not."""
         return self.kernels.address(self.variant, self.element)
 
     def padded(self, size: str) -> int:
@@ -185,6 +189,7 @@ class Sized:
         self.columns[buffer], self.width[buffer] = starts, column
 
     def set(self, name: str, value: int) -> None:
+        """Fill in a word, where the kernel reads one of that name."""
         if name in self.names:
             self.words[self.names[name]] = value
 

@@ -7,6 +7,7 @@ are then filled in at once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -122,6 +123,7 @@ class Plan:
         return min(geometry.steps, self.sized.chunk(-(-geometry.batch // self.count)))
 
     def run(self, words: np.ndarray) -> None:
+        """Run the kernel on a block of words that `fill` gave."""
         threads.run(self.sized.address, words.ctypes.data, self.count)
 
     # Entries.
@@ -134,6 +136,7 @@ class Plan:
             self.entries.append((self.names[word], self.bases.index(base), offset * self.bytes))
 
     def set(self, word: str, value: int) -> None:
+        """A word is a number, where the kernel reads one of that name."""
         if word in self.names:
             self.words[self.names[word]] = value
 
@@ -148,6 +151,7 @@ class Plan:
         self.set(f"ld:{name}", width)
 
     def reads(self, buffer: str) -> bool:
+        """Whether the kernel reads or writes a buffer."""
         return f"base:{buffer}" in self.names
 
     def room(self, elements: int) -> int:
@@ -157,10 +161,12 @@ class Plan:
         return start
 
     def state_tables(self, name: str, *, ring: bool = False) -> None:
+        """The tables of where a state's values of now and of earlier steps lie."""
         for ago in range(self.kernels.depth + 1):
             self.table(f"at:{name}:{ago or 'new'}", "ring" if ring else "slots", ago)
 
     def state_buffer(self, kind: str, name: str, base: str, width: int, offset: int = 0) -> None:
+        """The buffer of a state, by each of the names under which its steps are read."""
         for ago in range(self.kernels.depth + 1):
             self.buffer(f"{kind}:{name}:{ago or 'new'}", base, width, offset)
 
@@ -285,15 +291,15 @@ class Plan:
             live.append(line)
             addresses[LINES] = line.data_ptr()
         if ZEROS in self.bases:
-            addresses[ZEROS] = self._zeros().data_ptr()
+            addresses[ZEROS] = self._zeros.data_ptr()
         return addresses
 
+    @cached_property
     def _zeros(self) -> Tensor:
-        if not hasattr(self, "_zero_line"):
-            width = max([self.line_width, *(s[0] if s else 1 for s in self.shapes)])
-            dtype = torch.float32 if self.bytes == 4 else torch.float64
-            self._zero_line = torch.zeros(width + self.sized.panel, dtype=dtype, device="cpu")
-        return self._zero_line
+        """What stands for biases and vectors that there are none of."""
+        width = max([self.line_width, *(s[0] if s else 1 for s in self.shapes)])
+        dtype = torch.float32 if self.bytes == 4 else torch.float64
+        return torch.zeros(width + self.sized.panel, dtype=dtype, device="cpu")
 
 
 def weight_names(kernels: Kernels) -> dict[int, str]:

@@ -319,6 +319,9 @@ def backward(
         every: those of all states by name, (total, size).
         wanted: the names of the step's inputs whose cotangents are asked for.
         again: whether what the forward kept must stay as it is.
+
+    Returns:
+        Cotangents: of the parameters' tensors, the inputs and the beginnings, shaped as `Given`.
     """
     kernels, geometry = walk.kernels, walk.geometry
     lined = tuple(
