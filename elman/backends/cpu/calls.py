@@ -29,7 +29,11 @@ from elman.backends.torch_kernel import in_transform
 from elman.equation.evaluate import value_of
 from elman.equation.graph import Graph
 from elman.equation.sizes import number
-from elman.errors import InputError
+from elman.errors import InputError, SizeError
+
+
+# More than any machine has; the system would grant it and then end the process.
+MOST_BYTES = 1 << 42
 
 
 def run(kernels: Kernels, sizes: Mapping[str, int], parameters: Parameters, call: Call) -> Result:
@@ -55,6 +59,7 @@ def run(kernels: Kernels, sizes: Mapping[str, int], parameters: Parameters, call
     steps, batch = call.x.shape[:2]
     if not batch:
         return _without_rows(kernels.graph, sizes, parameters, call)
+    affordable(kernels, sizes, call.x)
     if call.lengths is None and call.resets is None:
         geometry = whole(steps, batch, call.backwards)
     else:
@@ -74,7 +79,11 @@ def run(kernels: Kernels, sizes: Mapping[str, int], parameters: Parameters, call
     carried = _carried(walk, call, given, finals, every, lines)
     states = None
     if call.return_states:
-        states = tuple(_timed(every[s.name], call) for s in graph.states)
+        # The state that is the output has memory of its own, as each result has.
+        states = tuple(
+            _timed(value.clone() if value is out else value, call)
+            for value in (every[s.name] for s in graph.states)
+        )
     return Result(_timed(out, call), carried, states)
 
 
@@ -109,6 +118,7 @@ def run_plain(
     begun = {} if states is None else dict(zip(names, states, strict=True))
     given = Given(parameters, {graph.inputs[0].name: x.flatten(0, 1)}, {}, begun)
     checked(kernels, given, x.dtype)
+    affordable(kernels, sizes, x)
     geometry = whole(x.shape[0], x.shape[1])
     shapes = tuple([tuple(t.shape) for t in parameters.tensors])
     walk = Walk(kernels, sizes, geometry, False, parameters.places, shapes, x.dtype)
@@ -148,6 +158,18 @@ def _without_rows(
             return_states=call.return_states,
         )
     )  # fmt: skip
+
+
+def affordable(kernels: Kernels, sizes: Mapping[str, int], x: Tensor) -> None:
+    """Refuse sequences that no memory holds before the system ends the process over them."""
+    rows = x.shape[0] * x.shape[1]
+    needed = rows * sum(number(s.dims[0], sizes) if s.dims else 1 for s in kernels.inner.states)
+    needed = max(needed, rows) * x.element_size()
+    if needed > MOST_BYTES:
+        raise SizeError(
+            f"{kernels.graph.name}: x has shape {tuple(x.shape)}; its states alone would take "
+            f"{needed / 2**30:.3g} GiB. Give the sequence in pieces, with the state carried on"
+        )
 
 
 def checked(kernels: Kernels, given: Given, dtype: torch.dtype) -> None:
@@ -373,6 +395,7 @@ class _Function(torch.autograd.Function):
         kept = (*planes.states.values(), planes.kept)
         packed = () if walk.geometry.take is None else given.steps.values()
         ctx.save_for_backward(*tensors, *packed, *kept)
+        ctx.hooked = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
         ctx.set_materialize_grads(False)
         return _results(walk, planes, training=True)
 
@@ -391,7 +414,8 @@ class _Function(torch.autograd.Function):
             kept = kept[len(names[0]) :]
         planes = Planes(dict(zip(ctx.states, kept, strict=False)), None, kept[-1])
         # Without a second backward to come, what was kept may be written over.
-        again = torch._C._autograd._get_current_graph_task_keep_graph()
+        # What a hook on saved tensors keeps is not ours.
+        again = ctx.hooked or torch._C._autograd._get_current_graph_task_keep_graph()
         found = _pulled(walk, given, planes, grads, needed, names, again)
         groups = (found.steps, found.sequences, found.beginnings)
         flat = list(found.parameters)
