@@ -31,7 +31,6 @@ from elman.equation.graph import Graph
 from elman.equation.sizes import number
 from elman.errors import InputError, SizeError
 
-
 # More than any machine has; the system would grant it and then end the process.
 MOST_BYTES = 1 << 42
 

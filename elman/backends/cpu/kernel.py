@@ -73,7 +73,8 @@ class Kernels:
     def in_place(self, variant: Variant) -> bool:
         """Whether a backward may write its cotangents over what the forward kept."""
         vectors = {p.vector for p in self.schedule.backward.products}
-        return not vectors & self.kept.keys() and in_place(self._backward(variant.planes))
+        alone = bool(self.kept) and not vectors & self.kept.keys()
+        return alone and in_place(self._backward(variant.planes))
 
     @cached_property
     def key(self) -> str:

@@ -110,7 +110,8 @@ def _forward_plan(walk: Walk, kind: str, count: int) -> Plan:
     plan = Plan(kernels, Variant(kind), walk.sizes, walk.dtype, count, walk.places, walk.shapes)
     _plan_inputs(plan)
     plan.buffer(KEPT, KEPT, plan.sized.width[KEPT])
-    plan.table("at:kept", "packed" if kind == "training" else "turning")
+    lasts = kind == "training" and bool(kernels.kept)
+    plan.table("at:kept", "packed" if lasts else "turning")
     graph = kernels.inner
     for state, index in zip(graph.states, graph.new_states, strict=True):
         ring = not (kind == "training" or walk.every or index == graph.output)
@@ -141,7 +142,9 @@ def forward(walk: Walk, given: Given, *, training: bool) -> Planes:
     addresses = plan.prepared(given.parameters.tensors, live)
     like = _like(given)
     _input_addresses(plan, given, addresses, live)
-    rows = geometry.total if training else plan.chunk(geometry) * batch
+    # Where nothing of it is kept, the memory for gathers is used again every few steps.
+    lasts = training and bool(kernels.kept)
+    rows = geometry.total if lasts else plan.chunk(geometry) * batch
     kept = empty(rows, plan.sized.width[KEPT], walk.dtype)
     addresses[KEPT] = kept.data_ptr()
     planes = {}
