@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from elman.backends import reference
+from elman.backends.call import Carried
 from elman.backends.cpu.geometry import packed_rows
 from elman.backends.cpu.sources import by_name
 from elman.backends.cpu.walk import Given, Walk, given_of
@@ -51,7 +52,7 @@ def by_reference(
 
 def _outputs(walk: Walk, given: Given) -> tuple[Tensor, ...]:
     """What the walk gives, from the reference."""
-    graph, geometry, depth = walk.kernels.inner, walk.geometry, walk.kernels.depth
+    graph, geometry = walk.kernels.inner, walk.geometry
     batch, steps = geometry.batch, geometry.steps
     place = None
     if not geometry.even:
@@ -75,22 +76,10 @@ def _outputs(walk: Walk, given: Given) -> tuple[Tensor, ...]:
         return zeros.index_copy(0, geometry.take, rows)
 
     extras = {name: padded(v) for name, v in given.steps.items()} | dict(given.sequences)
-    states, lines = [], {line.name: line.depth for line in graph.lines}
-    carried_lines = []
-    for s in graph.states:
-        blocks = given.beginnings.get(s.name)
-        if blocks is None:
-            shape = shape_of(s.dims, walk.sizes)
-            blocks = torch.full((depth * batch, *shape), s.initial, dtype=walk.dtype, device="cpu")
-        blocks = blocks.reshape(depth, batch, *blocks.shape[1:])
-        states.append(blocks[-1])
-        if s.name in lines:
-            old = blocks[depth - 1 - lines[s.name] : depth - 1]
-            carried_lines.append(old.flip(0).transpose(0, 1))
     x = extras.pop(graph.inputs[0].name)
     named = by_name(given.parameters, graph.parameter_shapes(walk.sizes))
     out, last, every = reference.run(
-        graph, named, x, (*states, *carried_lines), lengths=geometry.lengths,
+        graph, named, x, _carried(walk, given), lengths=geometry.lengths,
         extras=extras, return_states=walk.every,
     )  # fmt: skip
     result = [unpacked(out), *last[: len(graph.states)]]
@@ -101,3 +90,21 @@ def _outputs(walk: Walk, given: Given) -> tuple[Tensor, ...]:
             if i != graph.output
         ]
     return tuple(result)
+
+
+def _carried(walk: Walk, given: Given) -> Carried:
+    """What the reference goes on from: the states, then their delay lines."""
+    graph, depth, batch = walk.kernels.inner, walk.kernels.depth, walk.geometry.batch
+    depths = {line.name: line.depth for line in graph.lines}
+    states, lines = [], []
+    for s in graph.states:
+        blocks = given.beginnings.get(s.name)
+        if blocks is None:
+            shape = shape_of(s.dims, walk.sizes)
+            blocks = torch.full((depth * batch, *shape), s.initial, dtype=walk.dtype, device="cpu")
+        blocks = blocks.reshape(depth, batch, *blocks.shape[1:])
+        states.append(blocks[-1])
+        if s.name in depths:
+            old = blocks[depth - 1 - depths[s.name] : depth - 1]
+            lines.append(old.flip(0).transpose(0, 1))
+    return (*states, *lines)
