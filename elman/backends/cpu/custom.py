@@ -250,7 +250,8 @@ def _kept_shapes(program: Program, steps: int, batch: int, dtype: torch.dtype) -
         ((steps + kernels.depth) * batch, sized.padded(s.dims[0] if s.dims else ONE))
         for s in kernels.inner.states
     ]
-    return [*found, (steps * batch, sized.width[KEPT])]
+    rows = steps * batch if kernels.kept else 0
+    return [*found, (rows, sized.width[KEPT])]
 
 
 @_walk.register_fake

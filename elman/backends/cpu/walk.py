@@ -166,7 +166,7 @@ def forward(walk: Walk, given: Given, *, training: bool) -> Planes:
         output = _plane(like, geometry, geometry.total, width)
         addresses["output"] = output.data_ptr()
     _run(plan, geometry, addresses, like, live)
-    return Planes(planes, output, kept)
+    return Planes(planes, output, kept if lasts or not training else kept[:0].clone())
 
 
 def _plane(like: Tensor, geometry: Geometry, rows: int, width: int) -> Tensor:
