@@ -137,7 +137,7 @@ def biases_lost(old, program):
 
 
 def a_narrow_stride(old, self, name, base, width, offset=0):
-    old(self, name, base, width - self.sized.lanes if name == COTANGENTS else width, offset)
+    old(self, name, base, width - self.sized.lanes if name == KEPT else width, offset)
 
 
 def columns_that_fill_up_are_not_zero(old, self, block):

@@ -122,9 +122,19 @@ class Schedule:
         return _backward(self.backward, self.saved, self.factors, planes)
 
     @property
-    def linear(self) -> bool:
-        """Whether no product of a state is in the step, so that units walk apart."""
-        return not any(isinstance(item, Products) for item in self.training.items)
+    def elementwise(self) -> bool:
+        """Whether no new state needs a product of a state, so that units walk apart, as in a
+        linear recurrence with a gate for each unit."""
+        program = self.training
+        waiting = [root.value for root in program.roots if root.role[0] == "state"]
+        seen: set[int] = set()
+        while waiting:
+            value = waiting.pop()
+            if value not in seen:
+                seen.add(value)
+                waiting.extend(program.ops[value].args)
+        walked = {g for item in program.items if isinstance(item, Products) for g in item.gathers}
+        return not seen & walked
 
 
 @cache

@@ -418,4 +418,6 @@ class RecurrentLayer(nn.Module):
             self.learning.words(),
             whole=whole,
             lengths=lengths is not None,
+            elementwise=choice.backend == "cpu"
+            and cpu.kernels_of(self._graphs[self.training]).schedule.elementwise,
         )
