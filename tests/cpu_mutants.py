@@ -16,7 +16,7 @@ from cpu_machines import forget
 
 from elman.backends.cpu import calls, emit, engine, geometry, kernel, layout, loops, walk, weights
 from elman.backends.cpu.geometry import Geometry
-from elman.backends.cpu.layout import COTANGENTS, KEPT, SUMS
+from elman.backends.cpu.layout import KEPT, SUMS
 from elman.equation import schedule
 from elman.equation.lowering import Lowered
 

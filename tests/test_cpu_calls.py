@@ -428,3 +428,23 @@ def test_a_fork_after_use():
         assert os.waitpid(child, 0)[1] == 0
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("hidden", [5, 32])
+@pytest.mark.parametrize(
+    "options", [{}, {"return_states": True}, {"lengths": torch.tensor([3, 2])}]
+)
+def test_outputs_may_be_changed_in_place(hidden, options):
+    layer, x, found = elman.LSTM(4, hidden), torch.randn(3, 2, 4), []
+    for change in (lambda out: out * 2, lambda out: out.mul_(2)):
+        layer.zero_grad()
+        change(layer(x, **options)[0]).sum().backward()
+        found.append(layer.weight_hh_l0.grad.clone())
+    assert torch.equal(*found)
+
+
+def test_a_cotangent_without_memory_is_zeros():
+    layer = elman.LSTM(4, 5)
+    out, _ = layer(torch.randn(3, 2, 4))
+    out.backward(torch._efficientzerotensor(out.shape))
+    assert not layer.weight_ih_l0.grad.any()

@@ -106,13 +106,19 @@ def obstacle_of_sizes(kernel: Kernel, sizes: Mapping[str, int]) -> str | None:
     return None
 
 
+TRANSFORM = (
+    "a torch.func transform, forward-mode differentiation, a trace or a mode that stands in for "
+    "torch's operations is at work"
+)
+
+
 def in_transform() -> bool:
     """Whether a torch.func transform, forward-mode differentiation, or a mode that stands in for
     torch's operations (fake tensors, say) is at work."""
     return (
         torch._C._functorch.peek_interpreter_stack() is not None
         or torch.autograd.forward_ad._current_level >= 0
-        or torch._C._len_torch_dispatch_stack() > 0
+        or (torch._C._len_torch_dispatch_stack() > 0 and not torch.compiler.is_compiling())
         or torch._C._get_tracing_state() is not None
     )
 

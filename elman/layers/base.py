@@ -307,7 +307,7 @@ class RecurrentLayer(nn.Module):
         weight = self._weight()
         found = cpu.obstacles(self._graphs[self.training], weight.device, weight.dtype)
         if torch_kernel.in_transform():
-            found.append("a torch.func transform or forward-mode differentiation is at work")
+            found.append(torch_kernel.TRANSFORM)
         return found
 
     def _torch_kernel(self) -> Kernel:
@@ -344,7 +344,7 @@ class RecurrentLayer(nn.Module):
         if resets:
             found.append("torch's kernels cannot reset the state within a sequence")
         if torch_kernel.in_transform():
-            found.append("a torch.func transform or forward-mode differentiation is at work")
+            found.append(torch_kernel.TRANSFORM)
         return found
 
     def _is_whole(self, choice: Choice) -> bool:

@@ -115,14 +115,14 @@ class _StackedCell(nn.Module):
         if self.layer_norm:
             found.append("layer_norm changes the equation")
         if torch_kernel.in_transform():
-            found.append("a torch.func transform or forward-mode differentiation is at work")
+            found.append(torch_kernel.TRANSFORM)
         return found
 
     def _cpu_obstacles(self) -> list[str]:
         """What keeps our kernel for the CPU from the cell, each a phrase."""
         found = cpu.obstacles(self._graph, self.weight_ih.device, self.weight_ih.dtype)
         if torch_kernel.in_transform():
-            found.append("a torch.func transform or forward-mode differentiation is at work")
+            found.append(torch_kernel.TRANSFORM)
         if torch.compiler.is_compiling():
             found.append("torch.compile is at work")
         return found

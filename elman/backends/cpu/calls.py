@@ -32,7 +32,7 @@ from elman.equation.sizes import number
 from elman.errors import InputError, SizeError
 
 # More than any machine has; the system would grant it and then end the process.
-MOST_BYTES = 1 << 42
+MOST_BYTES = 1 << 38
 
 
 def run(kernels: Kernels, sizes: Mapping[str, int], parameters: Parameters, call: Call) -> Result:
@@ -57,19 +57,20 @@ def run(kernels: Kernels, sizes: Mapping[str, int], parameters: Parameters, call
             return run(kernels, sizes, parameters, _of_one_type(call, parameters.tensors))
     steps, batch = call.x.shape[:2]
     if not batch:
-        return _without_rows(kernels.graph, sizes, parameters, call)
+        return _by_torch(kernels.graph, sizes, parameters, call)
     affordable(kernels, sizes, call.x)
     if call.lengths is None and call.resets is None:
         geometry = whole(steps, batch, call.backwards)
     else:
         geometry = ragged(steps, call.lengths, call.resets, batch, call.backwards)
-    graph = kernels.graph
+    graph, original = kernels.graph, parameters
     begun = _beginning(call, geometry)
     lines = dict(zip((line.name for line in graph.lines), begun[len(graph.states) :], strict=True))
     given = _given(kernels, sizes, parameters, call, geometry, begun, lines)
     state_lines = any(line.kind == "state" for line in graph.lines)
     tensors, places = given.parameters
-    checked(kernels, given, call.x.dtype)
+    if not checked(kernels, given, call.x.dtype):
+        return _by_torch(graph, sizes, original, call)
     walk = Walk(
         kernels, sizes, geometry, call.return_states or state_lines, places,
         tuple(tuple(t.shape) for t in tensors), call.x.dtype,
@@ -105,19 +106,24 @@ def run_plain(
     Raises:
         InputError, SizeError: as `run`.
     """
-    graph = kernels.inner
-    if torch.is_autocast_enabled("cpu") or not x.shape[1]:
+    graph, original = kernels.inner, parameters
+    affordable(kernels, sizes, x)
+
+    def with_all() -> tuple[Tensor, tuple[Tensor, ...]]:
         carried = states or reference.initial_carried(
-            kernels.graph, sizes, x.shape[1], dtype=x.dtype
+            kernels.graph, sizes, x.shape[1], dtype=x.dtype, device=x.device
         )
-        result = run(kernels, sizes, parameters, Call(x, carried))
+        result = run(kernels, sizes, original, Call(x, carried))
         return result.out, result.carried
+
+    if torch.is_autocast_enabled("cpu") or not x.shape[1]:
+        return with_all()
     parameters = inner_parameters(kernels, sizes, parameters)
     names = (s.name for s in graph.states)
     begun = {} if states is None else dict(zip(names, states, strict=True))
     given = Given(parameters, {graph.inputs[0].name: x.flatten(0, 1)}, {}, begun)
-    checked(kernels, given, x.dtype)
-    affordable(kernels, sizes, x)
+    if not checked(kernels, given, x.dtype):
+        return with_all()
     geometry = whole(x.shape[0], x.shape[1])
     shapes = tuple([tuple(t.shape) for t in parameters.tensors])
     walk = Walk(kernels, sizes, geometry, False, parameters.places, shapes, x.dtype)
@@ -145,10 +151,8 @@ def _of_one_type(call: Call, parameters: Sequence[Tensor]) -> Call:
     )  # fmt: skip
 
 
-def _without_rows(
-    graph: Graph, sizes: Mapping[str, int], parameters: Parameters, call: Call
-) -> Result:
-    """A batch without rows: nothing to walk, so the reference gives the shapes and the graph."""
+def _by_torch(graph: Graph, sizes: Mapping[str, int], parameters: Parameters, call: Call) -> Result:
+    """What the kernel cannot read, or where it has no row to walk: the reference does it."""
     return Result(
         *reference.run(
             graph, by_name(parameters, graph.parameter_shapes(sizes)), call.x, call.carried,
@@ -171,8 +175,9 @@ def affordable(kernels: Kernels, sizes: Mapping[str, int], x: Tensor) -> None:
         )
 
 
-def checked(kernels: Kernels, given: Given, dtype: torch.dtype) -> None:
-    """Refuse tensors whose memory is not what a kernel takes it for."""
+def checked(kernels: Kernels, given: Given, dtype: torch.dtype) -> bool:
+    """Refuse tensors whose memory is not what a kernel takes it for; false where one has none of
+    its own, but stands for another, so that only torch's operations can read it."""
     for group in (given.parameters.tensors, given.steps.values(), given.sequences.values(),
                   given.beginnings.values()):  # fmt: skip
         for tensor in group:
@@ -181,11 +186,22 @@ def checked(kernels: Kernels, given: Given, dtype: torch.dtype) -> None:
                     f"{kernels.graph.name}: a tensor of type {tensor.dtype} on {tensor.device} "
                     f"came with an x of type {dtype} on the CPU; give all of one type and place"
                 )
-            if tensor.numel() and not tensor.data_ptr():
-                raise InputError(
-                    f"{kernels.graph.name}: a tensor of shape {tuple(tensor.shape)} has no memory "
-                    "(its storage was emptied, or it stands for another); give one that has"
-                )
+            if tensor.numel() and not address(tensor):
+                if type(tensor) in (Tensor, torch.nn.Parameter) and not tensor._is_zerotensor():
+                    raise InputError(
+                        f"{kernels.graph.name}: a tensor of shape {tuple(tensor.shape)} has no "
+                        "memory (its storage was emptied); give one that has"
+                    )
+                return False
+    return True
+
+
+def address(tensor: Tensor) -> int:
+    """Where a tensor's memory begins; 0 where it has none."""
+    try:
+        return tensor.data_ptr()
+    except RuntimeError:
+        return 0
 
 
 # Rows in order.
@@ -368,9 +384,14 @@ def _results(walk: Walk, planes: Planes, *, training: bool) -> tuple[Tensor, ...
         if index == graph.output:
             # Two states may be the output.
             if out is None:
-                out = _shaped(geometry.spread(plane, start), state.dims, walk.sizes)
+                rows = geometry.spread(plane, start)
+                out = _shaped(rows, state.dims, walk.sizes)
+                if training and out is rows and geometry.inverse is None:
+                    # The backward reads this memory; outputs may be changed in place.
+                    out = out.clone()
         elif walk.every:
-            every.append(_shaped(geometry.spread(plane, start), state.dims, walk.sizes))
+            # Of several views that a function returns torch lets none be changed in place.
+            every.append(_shaped(geometry.spread(plane, start), state.dims, walk.sizes).clone())
     assert out is not None
     return (out, *finals, *every)
 
@@ -405,7 +426,7 @@ class _Function(torch.autograd.Function):
         saved = ctx.saved_tensors
         tensors, kept = saved[:count], saved[count:]
         needed = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled() or in_transform() or _batched(grads):
+        if torch.is_grad_enabled() or in_transform() or _without_memory(grads):
             return (None, None, *by_reference(walk, names, tensors, needed, grads))
         given = given_of(walk, names, tensors)
         if walk.geometry.take is not None:
@@ -429,9 +450,9 @@ class _Function(torch.autograd.Function):
         )
 
 
-def _batched(grads: Sequence[Tensor | None]) -> bool:
-    """Whether several cotangents came at once (`is_grads_batched`): they have no memory to read."""
-    return any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads)
+def _without_memory(grads: Sequence[Tensor | None]) -> bool:
+    """Whether a cotangent stands for others (`is_grads_batched`) or for zeros: none to read."""
+    return any(g is not None and g.numel() and not address(g) for g in grads)
 
 
 def _pulled(walk, given, planes, grads, needed, names, again=True) -> Cotangents:

@@ -66,12 +66,14 @@ class Products:
         count = torch.get_num_threads() if work > SMALL else 1
         most_rows = max(j.rows for j in jobs)
         most_columns = -(-max(j.columns for j in jobs) // self.panel) * self.panel
-        if self.zeros.shape[0] < most_columns:
-            self.zeros = torch.zeros(most_columns, dtype=self.dtype, device="cpu")
+        zeros = self.zeros
+        if zeros.shape[0] < most_columns:
+            # Another thread may still read the shorter one, and holds it as this one is held.
+            self.zeros = zeros = torch.zeros(most_columns, dtype=self.dtype, device="cpu")
         size = (most_rows + most_columns) * PIECE
         memory = empty(count, size, self.dtype)
         words = [
-            *self.functions, len(jobs), memory.data_ptr(), size, self.zeros.data_ptr()
+            *self.functions, len(jobs), memory.data_ptr(), size, zeros.data_ptr()
         ]  # fmt: skip
         jobs = sorted(jobs, key=_cotangents)
         for _, alike in groupby(jobs, key=_cotangents):

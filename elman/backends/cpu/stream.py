@@ -62,7 +62,11 @@ class Stream:
             torch.autocast("cpu", enabled=False),
         ):
             inner = inner_parameters(self.kernels, self.sizes, parameters)
-            checked(self.kernels, Given(inner, {}, {}, {}), self.dtype)
+            if not checked(self.kernels, Given(inner, {}, {}, {}), self.dtype):
+                raise InputError(
+                    f"{self.kernels.graph.name}: a weight has no memory of its own; a stepper "
+                    "cannot read it without gradients. Use backend='reference'"
+                )
             shapes = tuple(tuple(t.shape) for t in inner.tensors)
             walk = Walk(
                 self.kernels, self.sizes, self._geometry, False, inner.places, shapes, self.dtype
