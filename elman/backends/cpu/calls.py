@@ -14,6 +14,7 @@ from elman.backends.call import Call, Carried, Result
 from elman.backends.cpu.again import by_reference
 from elman.backends.cpu.geometry import Geometry, packed_rows, ragged, whole
 from elman.backends.cpu.kernel import Kernels
+from elman.backends.cpu.memory import empty
 from elman.backends.cpu.sources import Parameters, by_name, own
 from elman.backends.cpu.walk import (
     Cotangents,
@@ -388,7 +389,7 @@ def _results(walk: Walk, planes: Planes, *, training: bool) -> tuple[Tensor, ...
                 out = _shaped(rows, state.dims, walk.sizes)
                 if training and out is rows and geometry.inverse is None:
                     # The backward reads this memory; outputs may be changed in place.
-                    out = out.clone()
+                    out = empty(*rows.shape, rows.dtype).copy_(rows)
         elif walk.every:
             # Of several views that a function returns torch lets none be changed in place.
             every.append(_shaped(geometry.spread(plane, start), state.dims, walk.sizes).clone())
