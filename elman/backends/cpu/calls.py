@@ -389,7 +389,7 @@ def _results(walk: Walk, planes: Planes, *, training: bool) -> tuple[Tensor, ...
                 out = _shaped(rows, state.dims, walk.sizes)
                 if training and out is rows and geometry.inverse is None:
                     # The backward reads this memory; outputs may be changed in place.
-                    out = empty(*rows.shape, rows.dtype).copy_(rows)
+                    out = empty(rows.shape[0], rows.shape[1], rows.dtype).copy_(rows)
         elif walk.every:
             # Of several views that a function returns torch lets none be changed in place.
             every.append(_shaped(geometry.spread(plane, start), state.dims, walk.sizes).clone())
