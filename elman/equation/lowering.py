@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from elman.equation.derivatives import ALL_OPERATIONS, UNITS
+from elman.equation.derivatives import UNITS
 from elman.equation.graph import PARAMETER, Node
 from elman.errors import EquationError
 
@@ -298,4 +298,3 @@ _RULES = {
 }
 _WHOLE = ("matvec", "matmat", "outer", "bilinear", "bilinear_first", "bilinear_second",
           "transpose", "row", "block_diagonal")  # fmt: skip
-BOOLEAN = tuple(name for name, operation in ALL_OPERATIONS.items() if operation.boolean)

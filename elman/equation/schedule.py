@@ -13,8 +13,8 @@ Appleyard, Kočiský & Blunsom 2016, "Optimizing performance of recurrent neural
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 
 from elman.equation.adjoint import NEW_STATE, OUTPUT, Adjoint, adjoint
 from elman.equation.graph import Graph
@@ -87,7 +87,7 @@ class Program:
         """The place among the items where a value is made; −1 for what is there before."""
         return self._places.get(value, -1)
 
-    @property
+    @cached_property
     def _places(self) -> dict[int, int]:
         made: dict[int, int] = {}
         for place, item in enumerate(self.items):
@@ -107,6 +107,7 @@ class Schedule:
         training: the forward that keeps them.
         inference: the forward that keeps nothing.
         adjoint: the backward.
+        factors: the vectors of products that the backward makes again, and keeps.
     """
 
     split: Split
@@ -115,10 +116,12 @@ class Schedule:
     training: Program
     inference: Program
     adjoint: Program
-    factors: tuple[int, ...] = field(default=())
+    factors: tuple[int, ...]
 
     def adjoint_of(self, planes: tuple[str, ...]) -> Program:
         """The backward where the cotangents of these states are kept for every step."""
+        if planes == lined(self.split.inner):
+            return self.adjoint
         return _backward(self.backward, self.saved, self.factors, planes)
 
     @property

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -32,8 +34,14 @@ from elman.equation.graph import Graph
 from elman.equation.sizes import number
 from elman.errors import InputError, SizeError
 
-# More than any machine has; the system would grant it and then end the process.
-MOST_BYTES = 1 << 38
+
+@cache
+def most_bytes() -> int:
+    """Twice the machine's memory: more the system would grant, and then end the process."""
+    try:
+        return 2 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 42
 
 
 def run(kernels: Kernels, sizes: Mapping[str, int], parameters: Parameters, call: Call) -> Result:
@@ -169,7 +177,7 @@ def affordable(kernels: Kernels, sizes: Mapping[str, int], x: Tensor) -> None:
     rows = x.shape[0] * x.shape[1]
     needed = rows * sum(number(s.dims[0], sizes) if s.dims else 1 for s in kernels.inner.states)
     needed = max(needed, rows) * x.element_size()
-    if needed > MOST_BYTES:
+    if needed > most_bytes():
         raise SizeError(
             f"{kernels.graph.name}: x has shape {tuple(x.shape)}; its states alone would take "
             f"{needed / 2**30:.3g} GiB. Give the sequence in pieces, with the state carried on"

@@ -51,13 +51,13 @@ def text_of(graph: Graph, sizes: Mapping[str, int]) -> str:
 def program_of(text: str) -> Program:
     """The cell with sizes that a text names."""
     from elman.backends.cpu.kernel import kernels_of
-    from elman.backends.cpu.sources import Source
+    from elman.backends.cpu.sources import places_of
 
     data = json.loads(text)
     kernels, sizes = kernels_of(Graph.from_json(data["graph"])), data["sizes"]
     both = kernels.schedule.split
     names = both.parameters if both.outer else [p.name for p in kernels.graph.parameters]
-    places = {name: Source((i,), 0) for i, name in enumerate(names)}
+    places = places_of(tuple(names))
     return Program(text, kernels, {n: sizes[n] for n in sorted(sizes)}, places)
 
 

@@ -31,11 +31,12 @@ def own(parameters: Mapping[str, Tensor]) -> Parameters:
         >>> own({"b": torch.zeros(2)}).places["b"]
         Source(tensors=(0,), row=0)
     """
-    return Parameters(tuple(parameters.values()), _own(tuple(parameters)))
+    return Parameters(tuple(parameters.values()), places_of(tuple(parameters)))
 
 
 @cache
-def _own(names: tuple[str, ...]) -> Mapping[str, Source]:
+def places_of(names: tuple[str, ...]) -> Mapping[str, Source]:
+    """The places of parameters that are tensors of their own, in the order of their names."""
     return {name: Source((i,), 0) for i, name in enumerate(names)}
 
 

@@ -24,8 +24,8 @@ from elman.errors import SizeError
 class Walk(NamedTuple):
     """One walk: the kernels, the sizes by name, where rows and parameters lie, what comes out.
 
-    `every` asks for every state at every step. `places` lives as long as its layer, and the plans
-    are known by it.
+    `every` asks for every state at every step. The plans are known by `places`, and each keeps its
+    own alive.
     """
 
     kernels: Kernels
