@@ -7,6 +7,7 @@ import pytest
 
 from elman import plots
 from elman.errors import FileError
+from elman.plots import runs
 
 PNG = b"\x89PNG"
 
@@ -45,9 +46,9 @@ def test_pictures_of_a_training(tmp_path, title, steps):
 
 def test_the_smooth_curve_keeps_lines_and_ends():
     line = np.linspace(3.0, 1.0, 401)
-    np.testing.assert_allclose(plots._smooth(line), line, atol=1e-12)
+    np.testing.assert_allclose(runs._smooth(line), line, atol=1e-12)
     noisy = line + np.random.default_rng(0).normal(size=401)
-    smooth = plots._smooth(noisy)
+    smooth = runs._smooth(noisy)
     assert smooth[0] == noisy[0]
     assert smooth.shape == noisy.shape
     assert (smooth - line).std() < 0.5 * (noisy - line).std()
@@ -64,4 +65,4 @@ def test_a_damaged_result_is_refused(tmp_path):
     run = RunFolder(tmp_path)
     run.result.write_text(json.dumps({"metrics": {}}))
     with pytest.raises(FileError, match=r"result\.json: damaged"):
-        plots._baseline(run, "nats_per_char")
+        runs._baseline(run, "nats_per_char")

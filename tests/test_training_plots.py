@@ -8,6 +8,7 @@ import pytest
 from training_toy import Toy
 
 from elman import plots
+from elman.plots import runs
 from elman.training import train
 from elman.training.folder import RunFolder
 
@@ -20,7 +21,7 @@ def legends(monkeypatch):
     def keep(figure, path):
         found[path.name] = figure.axes[0].get_legend_handles_labels()[1]
 
-    monkeypatch.setattr(plots, "_save", keep)
+    monkeypatch.setattr(runs, "save", keep)
     return found
 
 

@@ -1,0 +1,209 @@
+"""How a run went: its losses and the norms of its gradient over the steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import FuncFormatter
+
+from elman.errors import FileError
+from elman.plots.style import (
+    BLUE,
+    SKY,
+    VERMILLION,
+    legend,
+    minor_label,
+    over_steps,
+    save,
+    steps_axis,
+)
+from elman.training import config
+from elman.training.folder import RunFolder, read_metrics
+
+
+def of_run(folder: str | Path) -> list[Path]:
+    """Draw the pictures of a run, from its metrics.jsonl and result.json, into its plots folder.
+
+    Args:
+        folder: a run folder; an unfinished run has no baseline in its picture.
+
+    Returns:
+        the files, `training.png` and `gradients.png`; none where nothing was trained.
+
+    Raises:
+        FileError: no metrics, or rows that cannot be read.
+    """
+    run = RunFolder(folder)
+    rows = list(read_metrics(run.metrics))
+    train = [row for row in rows if row.get("kind") == "train"]
+    validation = [row for row in rows if row.get("kind") == "validation"]
+    if not train:
+        return []
+    settings = config.read(run.config)
+    place = run.path / "plots"
+    place.mkdir(exist_ok=True)
+    name = run.path.resolve().name
+    metric = _metric(validation)
+    training(
+        train,
+        validation,
+        place / "training.png",
+        metric=metric,
+        baseline=_baseline(run, metric),
+        final=_final(run, metric),
+        title=name,
+    )
+    gradients(train, place / "gradients.png", clip_norm=settings.training.clip_norm, title=name)
+    return [place / "training.png", place / "gradients.png"]
+
+
+def _metric(validation: Sequence[Mapping[str, Any]]) -> str:
+    """The metric in nats, of characters where there is one."""
+    for name in ("nats_per_char", "nats_per_token"):
+        if validation and name in validation[-1]:
+            return name
+    return "loss"
+
+
+def _baseline(run: RunFolder, metric: str) -> tuple[str, float] | None:
+    """Name and value of the baseline, once it was measured."""
+    if not run.result.exists():
+        return None
+    try:
+        found = json.loads(run.result.read_text(encoding="utf-8"))["baseline"]
+        return (str(found["name"]), float(found[metric])) if metric in found else None
+    except (ValueError, KeyError, TypeError):
+        raise FileError(f"{run.result}: damaged: it has no readable baseline.") from None
+
+
+def _final(run: RunFolder, metric: str) -> float | None:
+    """What the finished run was judged to be, on more text than the validations on the way."""
+    if not run.result.exists():
+        return None
+    try:
+        value = json.loads(run.result.read_text(encoding="utf-8"))["metrics"].get(metric)
+        return None if value is None else float(value)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise FileError(f"{run.result}: damaged: it has no readable metrics.") from None
+
+
+def training(
+    train: Sequence[Mapping[str, Any]],
+    validation: Sequence[Mapping[str, Any]],
+    path: str | Path,
+    *,
+    metric: str = "nats_per_char",
+    baseline: tuple[str, float] | None = None,
+    final: float | None = None,
+    title: str = "",
+) -> None:
+    """Draw the losses of a run over its steps, with the baseline as a line.
+
+    Args:
+        train: rows with "step" and "loss", the mean loss in nats since the row before.
+        validation: rows with "step" and the metric.
+        path: the PNG to write.
+        metric: key of the validation rows.
+        baseline: its name and its value of the metric.
+        final: value of the metric at the last judgement; None takes the least of the validations.
+        title: above the picture.
+    """
+    figure, axes = over_steps(title, "training and validation loss")
+    steps, losses = _columns(train, "step"), _columns(train, "loss")
+    axes.plot(steps, losses, color=SKY, linewidth=0.8, alpha=0.6)
+    axes.plot(steps, _smooth(losses), color=BLUE, linewidth=1.6, label="training, smoothed")
+    judged = [row for row in validation if metric in row]
+    values = _columns(judged, metric)
+    if judged:
+        axes.plot(
+            _columns(judged, "step"),
+            values,
+            color=VERMILLION,
+            marker="o",
+            markersize=4.5,
+            linewidth=1.4,
+            label=f"validation (best {values.min() if final is None else final:.3f})",
+        )
+    if baseline is not None:
+        name, level = baseline
+        axes.axhline(level, color="black", linestyle="--", linewidth=1.2)
+        axes.plot([], [], color="black", linestyle="--", label=f"{shown(name)} ({level:.3f})")
+    # The first steps fall from far above; the picture is of what comes after.
+    settled = losses[len(losses) // 20 :]
+    everything = np.concatenate([settled, values, [baseline[1]] if baseline else []])
+    low, high = float(everything.min()), float(np.quantile(everything, 0.995))
+    margin = 0.06 * max(high - low, 1e-3)
+    axes.set_ylim(low - margin, high + margin)
+    axes.set_ylabel(_unit(metric))
+    steps_axis(axes, steps)
+    legend(axes, "upper right")
+    save(figure, path)
+
+
+def gradients(
+    train: Sequence[Mapping[str, Any]],
+    path: str | Path,
+    *,
+    clip_norm: float = 0.0,
+    title: str = "",
+) -> None:
+    """Draw the norm of the gradient over the steps of a run, before it was clipped.
+
+    Args:
+        train: rows with "step", "gradient_norm" and "gradient_norm_max", the mean and the largest
+            since the row before.
+        path: the PNG to write.
+        clip_norm: norm to which longer gradients were scaled back; 0 draws none.
+        title: above the picture.
+    """
+    figure, axes = over_steps(title, "norm of the gradient, before clipping")
+    steps, mean = _columns(train, "step"), _columns(train, "gradient_norm")
+    largest = _columns(train, "gradient_norm_max")
+    if bool((largest > 1.02 * mean).any()):
+        axes.fill_between(
+            steps, mean, largest, color=SKY, alpha=0.45, linewidth=0, label="up to the largest"
+        )
+    axes.plot(steps, mean, color=BLUE, linewidth=1.3, label="mean of the steps")
+    if clip_norm > 0:
+        axes.axhline(
+            clip_norm,
+            color=VERMILLION,
+            linestyle="--",
+            linewidth=1.2,
+            label=f"clipped to {clip_norm:g}",
+        )
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(FuncFormatter(minor_label))
+    axes.set_ylabel("norm of the gradient (log scale)")
+    steps_axis(axes, steps)
+    legend(axes, "upper right")
+    save(figure, path)
+
+
+def _unit(metric: str) -> str:
+    words = {"nats_per_char": "nats a character", "nats_per_token": "nats a token"}
+    return words.get(metric, metric)
+
+
+def _columns(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+    return np.array([row[key] for row in rows], dtype=float)
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """A running mean over a fortieth of the curve, narrower towards its ends."""
+    half = max(len(values) // 80, 1)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    at = np.arange(len(values))
+    reach = np.minimum(np.minimum(at, len(values) - 1 - at), half)
+    return (total[at + reach + 1] - total[at - reach]) / (2 * reach + 1)
+
+
+def report(folder: Path) -> list[str]:
+    """Draw the pictures of a finished run, and say where they are."""
+    drawn = of_run(folder)
+    return [f"pictures: {', '.join(map(str, drawn))}"] if drawn else []
