@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from elman import plots
+from elman.plots import style
 from elman.benchmark.measure import PASSES, Found, Row, summary
 from elman.benchmark.peers import TITLES
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _STYLES = {
-    "torch": (plots.BLUE, "o"),
-    "packed": (plots.SKY, "s"),
-    "torchrecurrent": (plots.VERMILLION, "^"),
-    "jax": (plots.GREEN, "D"),
-    "products": (plots.GREY, "|"),
+    "torch": (style.BLUE, "o"),
+    "packed": (style.SKY, "s"),
+    "torchrecurrent": (style.VERMILLION, "^"),
+    "jax": (style.GREEN, "D"),
+    "products": (style.GREY, "|"),
     "onednn": ("black", "|"),
-    "reference": (plots.ORANGE, "v"),
-    "whole": (plots.PURPLE, "x"),
+    "reference": (style.ORANGE, "v"),
+    "whole": (style.PURPLE, "x"),
 }
 _DPI = 150
 
@@ -75,7 +75,7 @@ def _label(row: Row, cells: int) -> str:
 def _panel(axes: Axes, rows: Sequence[Row]) -> None:
     means = summary(rows)
     for place, (name, (mean, _)) in enumerate(means.items()):
-        colour, mark = _STYLES.get(name, (plots.GREY, "o"))
+        colour, mark = _STYLES.get(name, (style.GREY, "o"))
         shift = 0.5 * ((place + 0.5) / len(means) - 0.5)
         shown = [(y, row.ratios[name]) for y, row in enumerate(rows) if name in row.ratios]
         medians = [ratio.median for _, ratio in shown]

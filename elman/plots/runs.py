@@ -19,6 +19,7 @@ from elman.plots.style import (
     minor_label,
     over_steps,
     save,
+    shown,
     steps_axis,
 )
 from elman.training import config
