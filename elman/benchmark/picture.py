@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from elman.plots import style
 from elman.benchmark.measure import PASSES, Found, Row, summary
 from elman.benchmark.peers import TITLES
+from elman.plots import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
