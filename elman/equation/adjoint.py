@@ -136,7 +136,7 @@ class Adjoint:
 
     def needed(self, roots: Iterable[int]) -> tuple[int, ...]:
         """The adjoint's own operations that `roots` are computed from, in order."""
-        keep = _needed(self.nodes, roots)
+        keep = needed(self.nodes, roots)
         return tuple(i for i in self.own if i in keep)
 
     @cached_property
@@ -237,7 +237,7 @@ class _Reverse:
         }
         pairs = (p.cotangent for p in (*self.products, *self.bilinear))
         found = (*leaves.values(), *vectors.values(), *pairs)
-        nodes, place = _kept(self.made.nodes, found, len(self.graph.nodes))
+        nodes, place = kept(self.made.nodes, found, len(self.graph.nodes))
 
         def of(op: str) -> dict[str, int]:
             named = (
@@ -258,7 +258,7 @@ class _Reverse:
         )  # fmt: skip
 
 
-def _needed(nodes: Sequence[Node], roots: Iterable[int]) -> set[int]:
+def needed(nodes: Sequence[Node], roots: Iterable[int]) -> set[int]:
     keep: set[int] = set()
     waiting = list(roots)
     while waiting:
@@ -269,9 +269,9 @@ def _needed(nodes: Sequence[Node], roots: Iterable[int]) -> set[int]:
     return keep
 
 
-def _kept(nodes: Sequence[Node], roots: Iterable[int], first: int):
+def kept(nodes: Sequence[Node], roots: Iterable[int], first: int):
     """The first nodes and those that `roots` need; with the new place of each."""
-    keep = _needed(nodes, roots) | set(range(first))
+    keep = needed(nodes, roots) | set(range(first))
     place = {index: position for position, index in enumerate(sorted(keep))}
     kept = (nodes[i]._replace(args=tuple(place[a] for a in nodes[i].args)) for i in sorted(keep))
     return tuple(kept), place
