@@ -36,7 +36,7 @@ try:
         TrainingStopped,
     )
     from elman.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, Recurrent, RNNCell, convert, revert
-    from elman.learning import BPTT
+    from elman.learning import BPTT, RTRL
 finally:
     if _collecting:
         gc.enable()
@@ -53,6 +53,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "RTRL",
     "Cell",
     "ElmanError",
     "EquationError",

@@ -128,6 +128,8 @@ def check_learning(owner: str, learning: object) -> None:
         raise ArgumentTypeError(
             f"{owner}: learning is {learning!r}; give elman.BPTT() or elman.BPTT(window=…)"
         )
+    if learning is not None and learning.carry is not None:
+        raise InputError(f"{owner}: learning with carry={learning.carry!r} is not built yet")
 
 
 def check_input(

@@ -1,5 +1,6 @@
 """How credit travels in time: a learning method owns the walk over a sequence."""
 
-from elman.learning.bptt import BPTT
+from elman.learning.bptt import BPTT, RTRL
+from elman.learning.influence import Carried
 
-__all__ = ["BPTT"]
+__all__ = ["BPTT", "RTRL", "Carried"]

@@ -1,14 +1,17 @@
-"""Backpropagation through time, over the whole sequence or truncated to windows."""
+"""Backpropagation through time: whole, truncated to windows, or with a carry between windows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from elman.backends.call import Call, Carried, Result, Runner
-from elman.errors import InputError
+from elman.errors import InputError, nearest
+
+CARRIES = ("exact", "snap1", "rflo", "uoro")
 
 
 @dataclass(frozen=True)
@@ -20,44 +23,80 @@ class BPTT:
     \partial F_k / \partial \theta$, where the inner sum runs over the steps k of the window that
     t is in. Without a window it is exact. The values computed are the same with any window.
 
+    With a carry the state that enters a window brings its influence matrix
+    $M = \partial s_0 / \partial \theta$, one for each row of the batch. A window then gives
+    $g = \partial L/\partial\theta|_{s_0} + (\partial L/\partial s_0)^\top M$, and passes on
+    $M \leftarrow (\partial s_T/\partial s_0)\, M + \partial s_T/\partial\theta|_{s_0}$. While the
+    weights do not change, `carry="exact"` gives the gradient of the whole past, on a stream
+    without end, in memory that does not grow.
+
     Args:
         window: the number of steps after which the gradient is cut, ≥ 1, counted from the start
-            of each call (in the reverse direction from each row's end); None for no cut.
+            of each call (in the reverse direction from each row's end); None for no cut, so that
+            with a carry each call is one window.
+        carry: what goes from window to window beside the state: None for nothing, "exact" for M,
+            "snap1", "rflo" or "uoro" for one of its approximations.
 
     Raises:
-        InputError: the window is no whole number ≥ 1.
+        InputError: the window is no whole number ≥ 1, or there is no such carry.
 
     Example:
         >>> BPTT(window=32).words()
         'truncated backpropagation through time, gradient cut every 32 steps'
+        >>> BPTT(window=32, carry="exact").words()
+        'backpropagation through windows of 32 steps, the influence of the past carried exactly'
 
     Source: Werbos 1990 (the method); Williams & Peng 1990, section 3 (truncation; here the
-    windows do not overlap).
+    windows do not overlap); Schmidhuber 1992 (windows with the influence carried); Williams &
+    Zipser 1989 (a window of one step); the approximations as in `elman.learning`'s modules.
     """
 
     window: int | None = None
+    carry: str | None = None
 
     def __post_init__(self) -> None:
-        window = self.window
-        if window is None:
-            return
-        if not isinstance(window, int) or isinstance(window, bool) or window < 1:
+        window, carry = self.window, self.carry
+        if window is not None and (
+            not isinstance(window, int) or isinstance(window, bool) or window < 1
+        ):
             raise InputError(
                 f"BPTT: window is {window!r}; give a whole number of steps ≥ 1, or None for the "
                 "whole sequence"
             )
+        if carry is not None and carry not in CARRIES:
+            hint = nearest(carry, CARRIES) if isinstance(carry, str) else ""
+            raise InputError(
+                f"BPTT: carry is {carry!r}; it is one of {', '.join(map(repr, CARRIES))}, or "
+                f"None.{hint}"
+            )
 
     def words(self) -> str:
         """What this method does, in a few words."""
+        steps = "step" if self.window == 1 else f"{self.window} steps"
+        if self.carry is not None:
+            spans = "the window of each call" if self.window is None else f"windows of {steps}"
+            return f"backpropagation through {spans}, {_CARRIED[self.carry]}"
         if self.window is None:
             return "backpropagation through the whole sequence"
-        steps = "step" if self.window == 1 else f"{self.window} steps"
         return f"truncated backpropagation through time, gradient cut every {steps}"
 
+    def options(self) -> dict[str, Any]:
+        """The arguments as plain data, for model files.
+
+        Example:
+            >>> BPTT(window=4, carry="snap1").options()
+            {'window': 4, 'carry': 'snap1'}
+        """
+        return {"window": self.window, "carry": self.carry}
+
     def walk(self, run: Runner, call: Call) -> Result:
-        """Run a call, window after window; the state goes on, its gradient does not."""
+        """Run a call, window after window; the state goes on, its gradient does not.
+
+        Under a carry the windows go through a whole stack at once, so that a call of one layer is
+        within a window already.
+        """
         time = call.x.shape[0]
-        if self.window is None or self.window >= time:
+        if self.carry is not None or self.window is None or self.window >= time:
             return run(call)
         carried, parts = call.carried, []
         for start in range(0, time, self.window):
@@ -71,6 +110,44 @@ class BPTT:
         if call.return_states:
             states = tuple(torch.cat(s) for s in zip(*(p.states for p in parts), strict=True))
         return Result(torch.cat([p.out for p in parts]), carried, states)
+
+
+def RTRL(carry: str = "exact") -> BPTT:
+    r"""Real-time recurrent learning: a window of one step, with the influence carried.
+
+    $g_t = (\partial L_t/\partial s_t)^\top M_t$ with
+    $M_t = (\partial s_t/\partial s_{t-1})\, M_{t-1} + \partial F_t/\partial\theta$.
+
+    Args:
+        carry: "exact", or an approximation, as in `BPTT`.
+
+    Returns:
+        BPTT: `BPTT(window=1, carry=carry)`.
+
+    Raises:
+        InputError: there is no such carry.
+
+    Example:
+        >>> RTRL()
+        BPTT(window=1, carry='exact')
+
+    Source: Williams & Zipser 1989, "A learning algorithm for continually running fully recurrent
+    neural networks".
+    """
+    if carry is None:
+        raise InputError(
+            "RTRL: carry is None, which would cut the gradient at every step; give 'exact' or an "
+            "approximation, or use elman.BPTT(window=1)"
+        )
+    return BPTT(window=1, carry=carry)
+
+
+_CARRIED = {
+    "exact": "the influence of the past carried exactly",
+    "snap1": "the influence of the past approximated by SnAp-1",
+    "rflo": "the influence of the past approximated by RFLO",
+    "uoro": "the influence of the past approximated by UORO",
+}
 
 
 def _window(call: Call, start: int, end: int, carried: Carried) -> Call:

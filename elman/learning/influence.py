@@ -1,0 +1,116 @@
+"""The influence of the past on the state: how it is begun, used in a gradient, and moved on.
+
+A carrier does this for one method. What it holds between calls is a tuple of tensors, each with
+the batch as its first axis, so that rows of streams can be picked, put to zero and saved.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from elman.errors import InputError
+from elman.learning.chain import Chain, Window, flat_rows
+
+
+class Carried(NamedTuple):
+    """What a layer returns as its state under a carry, and takes to go on.
+
+    Attributes:
+        states: in the form that the layer has without a carry.
+        influence: of all weights on `states`, without gradients; the batch is the first axis of
+            each tensor. Zeros in a row (all of its tensors) say that no weight has had an
+            influence on that row's state. Empty where nothing learns (under torch.no_grad()).
+    """
+
+    states: Any
+    influence: tuple[Tensor, ...]
+
+
+class Carrier(Protocol):
+    """One way of carrying credit from window to window. All of it is without autograd."""
+
+    def bytes(self, chain: Chain, batch: int) -> int:
+        """What the influence of `batch` rows weighs."""
+        ...
+
+    def start(self, chain: Chain, batch: int) -> tuple[Tensor, ...]:
+        """The influence on a state that nothing but learned initial states has made."""
+        ...
+
+    def gradient(
+        self, chain: Chain, influence: tuple[Tensor, ...], cotangents: Tensor
+    ) -> list[Tensor | None]:
+        """s̄ᵀ M, summed over the rows: for each of `chain.weights` its cotangent.
+
+        Args:
+            cotangents: s̄, (batch, rows of s), what is kept of each place one after another.
+        """
+        ...
+
+    def advance(
+        self, chain: Chain, influence: tuple[Tensor, ...], window: Window
+    ) -> tuple[Tensor, ...]:
+        """The influence on the state after a window. It writes into nothing that it was given."""
+        ...
+
+    def words(self, chain: Chain) -> str:
+        """How it is computed for this chain, in a sentence or two, for `explain()`."""
+        ...
+
+
+def carrier_of(carry: str, chain: Chain) -> Carrier:
+    """The carrier of a method for a chain.
+
+    Raises:
+        InputError: the method cannot serve the chain; the operation that hinders is named.
+    """
+    if carry == "exact":
+        from elman.learning.exact import Exact
+
+        return Exact()
+    raise InputError(f"carry {carry!r} is not built yet; use carry='exact'")
+
+
+def attach(
+    carrier: Carrier, chain: Chain, influence: tuple[Tensor, ...], parts: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """Join a detached state to the weights that made it: the identity, with M behind it.
+
+    Forwards the state is what it was. Backwards its cotangent s̄ becomes s̄ᵀ M for the weights, so
+    that the gradient of any loss, behind any readout, is that of the whole past.
+
+    Args:
+        carrier: the method.
+        chain: with the weights of this call.
+        influence: M on this state.
+        parts: those parts of the state that the chain's rows are made of, place by place, each
+            (batch, …), without gradients.
+
+    Returns:
+        The same parts.
+    """
+    weights = chain.weights
+    if not parts or not torch.is_grad_enabled():
+        return parts
+    return _Attach.apply(carrier, chain, len(parts), len(influence), *parts, *influence, *weights)
+
+
+class _Attach(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, carrier, chain, parts, tensors, *given):
+        ctx.carrier, ctx.chain, ctx.parts = carrier, chain, parts
+        ctx.save_for_backward(*given[parts : parts + tensors])
+        ctx.like = [(p.shape, p) for p in given[:parts]]
+        return tuple(p.view_as(p) for p in given[:parts])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *cotangents):
+        influence = ctx.saved_tensors
+        found = ctx.carrier.gradient(ctx.chain, influence, flat_rows(cotangents))
+        return (None, None, None, None, *(None for _ in range(ctx.parts)),
+                *(None for _ in influence), *found)  # fmt: skip
