@@ -50,7 +50,7 @@ def read_chunks(path: str | Path, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator
     """
     name = "standard input" if str(path) == "-" else str(path)
     try:
-        with _open(path) as stream:
+        with open_bytes(path) as stream:
             yield from _decode(stream, name, chunk_bytes)
     except OSError as error:
         raise FileError(f"{name}: cannot be read: {error.strerror or error}.") from None
@@ -61,7 +61,12 @@ def read_text(path: str | Path) -> str:
     return "".join(read_chunks(path))
 
 
-def _open(path: str | Path) -> IO[bytes]:
+def open_bytes(path: str | Path) -> IO[bytes]:
+    """Open a file to read its bytes; "-" is standard input.
+
+    Raises:
+        FileError: the file is missing or a folder.
+    """
     if str(path) == "-":
         return open(sys.stdin.fileno(), "rb", closefd=False) if _real_stdin() else sys.stdin.buffer
     path = Path(path)
@@ -96,7 +101,7 @@ def _decode(stream: IO[bytes], name: str, chunk_bytes: int) -> Iterator[str]:
         if offset == 0:
             if not data:
                 raise FileError(f"{name}: is empty (0 bytes).")
-            _refuse_known_formats(data, name)
+            refuse_known_formats(data, name)
         _refuse_binary(data, name, offset)
         try:
             text, used = codecs.utf_8_decode(data, "strict", not chunk)
@@ -124,7 +129,12 @@ def _decode(stream: IO[bytes], name: str, chunk_bytes: int) -> Iterator[str]:
         yield "\n"
 
 
-def _refuse_known_formats(data: bytes, name: str) -> None:
+def refuse_known_formats(data: bytes, name: str) -> None:
+    """Refuse what begins as UTF-16, an archive or a PDF does, and say what to do.
+
+    Raises:
+        FileError: it is one of these.
+    """
     for mark, encoding in _BOMS.items():
         if data.startswith(mark):
             raise FileError(
