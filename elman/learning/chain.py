@@ -21,7 +21,7 @@ from elman.backends.call import Carried as Kept
 from elman.equation.adjoint import Adjoint
 from elman.equation.graph import Graph
 from elman.equation.sizes import shape_of
-from elman.learning.sweep import adjoint_of
+from elman.learning.programs import adjoint_of
 
 LOOKUP = "lookup"
 

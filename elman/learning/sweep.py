@@ -12,18 +12,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
+from elman.backends import reference
 from elman.backends.call import Carried as Kept
-from elman.equation.adjoint import Adjoint, adjoint
-from elman.equation.graph import Graph
+from elman.equation.adjoint import NEW_STATE, OUTPUT, Adjoint
+from elman.equation.evaluate import value_of
+from elman.equation.graph import PARAMETER, Graph, Line, Node
 from elman.errors import InputError
-
-
-@cache
-def adjoint_of(graph: Graph) -> Adjoint:
-    """The adjoint of a step, derived once."""
-    return adjoint(graph)
+from elman.learning.programs import Programs, programs
 
 
 @dataclass(frozen=True)
@@ -31,21 +29,29 @@ class Values:
     """The values of a step's nodes at all steps of a window, for one layer.
 
     Attributes:
-        backward: the adjoint of the step.
-        nodes: for each node of `backward` that does not depend on a cotangent its value:
+        programs: of the step's adjoint.
+        nodes: for each node of the adjoint that does not depend on a cotangent its value:
             (time, batch, …) for what changes from step to step, (1, batch, …) for what belongs to
             a sequence, no lead axes for what depends on parameters alone, numbers for constants.
         carried: what the window began with, states and then delay lines, (batch, …) each.
-        lengths, resets: as in `elman.backends.call.Call`; a length may be 0 for a row that had
-            ended before.
+        real: true at each row's real steps, (time, batch); None where all are.
+        resets: true where a segment of a row begins, (time, batch), or None.
     """
 
-    backward: Adjoint
+    programs: Programs
     nodes: list[Any]
     carried: Kept
     time: int
-    lengths: Tensor | None = None
+    real: Tensor | None = None
     resets: Tensor | None = None
+
+    @property
+    def graph(self) -> Graph:
+        return self.programs.backward.graph
+
+    def over_time(self, index: int) -> Tensor:
+        """The value of a node at every step, (time, batch, …)."""
+        return self.nodes[index].expand(self.time, *[-1] * (self.nodes[index].dim() - 1))
 
 
 class Pair(NamedTuple):
@@ -109,7 +115,158 @@ def window_values(
         extras: the further inputs by name, (time, batch, …) for those of a step and (batch, …)
             for those of a sequence.
     """
-    raise InputError("window_values is not built yet")
+    if states is None:
+        states = _states(graph, parameters, x, carried, fresh, lengths, resets, extras)
+    given = parameter_values(graph, parameters)
+    return values_from(
+        graph, given, x, carried, states=states, fresh=fresh, lengths=lengths, resets=resets,
+        extras=extras,
+    )  # fmt: skip
+
+
+def _states(graph, parameters, x, carried, fresh, lengths, resets, extras):
+    """Every state after each step, by the reference; of a single step none is needed."""
+    if x.shape[0] == 1:
+        return None
+    with torch.no_grad():
+        return reference.run(
+            graph, parameters, x, carried, fresh=fresh, resets=resets, extras=extras,
+            lengths=None if lengths is None else lengths.clamp(min=1), return_states=True,
+        )[2]  # fmt: skip
+
+
+def parameter_values(graph: Graph, parameters: Mapping[str, Tensor]) -> dict[int, Any]:
+    """The values of the nodes that depend on parameters alone and meet a row's work, by node.
+
+    They are attached to autograd's graph where it is at work: these are the weights as a step sees
+    them.
+    """
+    values: list[Any] = [None] * len(graph.nodes)
+    found: dict[int, Any] = {}
+    wanted = _met(graph)
+    for index, (node, level) in enumerate(zip(graph.nodes, graph.levels, strict=True)):
+        if level != PARAMETER:
+            continue
+        if node.op == "parameter":
+            values[index] = parameters[node.attribute("name")]
+        else:
+            values[index] = value_of(node, graph.nodes, graph.levels, values)
+        if index in wanted and isinstance(values[index], Tensor):
+            found[index] = values[index]
+    return found
+
+
+@cache
+def _met(graph: Graph) -> frozenset[int]:
+    """Nodes that depend on parameters alone and are an operand of a row's work, or a result."""
+    rows = (n for n, level in zip(graph.nodes, graph.levels, strict=True) if level != PARAMETER)
+    read = {a for node in rows for a in node.args} | {graph.output, *graph.new_states}
+    return frozenset(i for i in read if graph.levels[i] == PARAMETER)
+
+
+def values_from(
+    graph: Graph,
+    given: Mapping[int, Tensor],
+    x: Tensor,
+    carried: Kept,
+    *,
+    states: tuple[Tensor, ...] | None = None,
+    fresh: Kept | None = None,
+    lengths: Tensor | None = None,
+    resets: Tensor | None = None,
+    extras: Mapping[str, Tensor] | None = None,
+) -> Values:
+    """As `window_values`, from the values of `parameter_values`; `states` for one step is None."""
+    time, batch = x.shape[:2]
+    real = None if lengths is None else torch.arange(time, device=x.device).unsqueeze(1) < lengths
+    if real is not None and resets is not None:
+        resets = resets & real
+    inputs = {graph.inputs[0].name: x, **(extras or {})}
+    by_step = {i.name: i.varies == "step" for i in graph.inputs}
+    leaves = _Leaves(graph, inputs, by_step, carried, states, fresh, resets, time, batch)
+    values: list[Any] = [None] * len(graph.nodes)
+    for index, value in given.items():
+        values[index] = value.detach()
+    for index, node in enumerate(graph.nodes):
+        if not node.args and node.op in ("input", "state", "delayed"):
+            # Past a row's end stands its first step again, so that nothing there overflows.
+            values[index] = _first_again(leaves.value(node), real)
+    program = programs(graph, tuple(_numbers(graph, values).items()), x.dtype)
+    nodes = values + [None] * (len(program.backward.nodes) - len(values))
+    for index, evaluate, args in program.still:
+        nodes[index] = evaluate(*[nodes[a] for a in args])
+    return Values(program, nodes, carried, time, real, resets)
+
+
+def _numbers(graph: Graph, values: list[Any]) -> dict[str, int]:
+    """The number of each size that the values at hand tell."""
+    known = {i: v for i, v in enumerate(values) if isinstance(v, Tensor)}
+    sizes: dict[str, int] = {}
+    for index, value in known.items():
+        dims = graph.nodes[index].dims
+        for name, units in zip(dims, value.shape[value.dim() - len(dims) :], strict=True):
+            whole, _, parts = name.partition("/")
+            sizes[whole] = units * int(parts or 1)
+    return sizes
+
+
+class _Leaves:
+    """What a step reads from outside, for all steps of a window at once."""
+
+    def __init__(self, graph, inputs, by_step, carried, states, fresh, resets, time, batch):
+        self.inputs = {k: v if by_step[k] else v.unsqueeze(0) for k, v in inputs.items()}
+        count = len(graph.states)
+        self.old = {}
+        for place, state in enumerate(graph.states):
+            start = carried[place].unsqueeze(0)
+            old = start if time == 1 else torch.cat([start, states[place][:-1]])
+            if resets is not None:
+                old = torch.where(_onto(resets, old), fresh[place], old)
+            self.old[state.name] = old
+        self.lines = {}
+        for place, line in enumerate(graph.lines):
+            source = self.old if line.kind == "state" else self.inputs
+            new = None if fresh is None else fresh[count + place]
+            self.lines[line.name] = (
+                line,
+                _history(carried[count + place], source[line.name], new, resets),
+            )
+
+    def value(self, node: Node) -> Tensor:
+        name = node.attribute("name")
+        if node.op == "input":
+            return self.inputs[name]
+        if node.op == "state":
+            return self.old[name]
+        line, history = self.lines[name]
+        return history[:, :, node.attribute("steps") - _nearest(line)]
+
+
+def _nearest(line: Line) -> int:
+    """How many steps ago the newest value of a line is."""
+    return 2 if line.kind == "state" else 1
+
+
+def _history(line: Tensor, source: Tensor, fresh: Tensor | None, resets: Tensor | None) -> Tensor:
+    """What a delay line holds before each step, (time, batch, depth, …)."""
+    held = []
+    for t in range(source.shape[0]):
+        if resets is not None:
+            line = torch.where(_onto(resets[t], line), fresh, line)
+        held.append(line)
+        line = torch.cat([source[t].unsqueeze(1), line[:, :-1]], 1)
+    return torch.stack(held)
+
+
+def _onto(mask: Tensor, value: Tensor) -> Tensor:
+    """A mask of rows, or of steps and rows, with the axes of `value` behind."""
+    return mask.reshape(*mask.shape, *(1,) * (value.dim() - mask.dim()))
+
+
+def _first_again(value: Tensor, real: Tensor | None) -> Tensor:
+    if real is None or value.shape[0] == 1:
+        return value
+    return torch.where(_onto(real, value), value, value[:1])
 
 
 def pull(
@@ -127,4 +284,193 @@ def pull(
     Returns:
         Pulled: their pull-back to the window's start, its inputs, and its weights.
     """
-    raise InputError("pull is not built yet")
+    walk = _Walk(values, out, last, _basis_of(out, last))
+    for t in reversed(range(values.time)):
+        walk.step(t)
+    return walk.finish()
+
+
+def _basis_of(out: Tensor | None, last: Kept | None) -> int:
+    """How many cotangents there are."""
+    given = [(2, out)] if out is not None else []
+    given += [(1, part) for part in last or () if part is not None]
+    if not given:
+        raise InputError("pull: neither `out` nor `last` is given; give cotangents of one of them")
+    axis, one = given[0]
+    return one.shape[axis]
+
+
+class _Walk:
+    """The walk back over time: the cotangents of what is carried, at the step at hand."""
+
+    def __init__(self, values: Values, out: Tensor | None, last, basis: int):
+        self.values, self.basis, self.graph = values, basis, values.graph
+        programs, graph = values.programs, values.graph
+        self.backward = programs.backward
+        count = len(graph.states)
+        last = (None,) * (count + len(graph.lines)) if last is None else last
+        self.states: list[Tensor | None] = list(last[:count])
+        self.lines: list[Tensor | None] = list(last[count:])
+        self.fresh: list[Tensor | None] = [None] * len(last)
+        real = values.real
+        self.out = out if out is None or real is None else _masked(real.unsqueeze(-1), out)
+        self.kept: dict[int, list[Tensor | None]] = {i: [None] * values.time for i in programs.kept}
+        self.into_x: list[Tensor | None] = [None] * values.time
+        self.read = {i: _by_step(values.nodes[i], values.time) for i in programs.read}
+        self.nodes = list(values.nodes)
+        self.leaves = _cotangent_leaves(self.backward)
+
+    def step(self, t: int) -> None:
+        """One step back."""
+        dead = None if self.values.real is None else ~self.values.real[t].unsqueeze(-1)
+        past = self._put_aside(dead)
+        nodes = self.nodes
+        for index, steps in self.read.items():
+            nodes[index] = steps[t]
+        for index, place in self.leaves:
+            nodes[index] = self.states[place] if place >= 0 else _at(self.out, t)
+        for index, evaluate, args in self.values.programs.walk:
+            nodes[index] = evaluate(*[nodes[a] for a in args])
+        for index, steps in self.kept.items():
+            steps[t] = nodes[index]
+        self._old(t)
+        self._take_back(past)
+        if self.values.resets is not None:
+            self._reset(self.values.resets[t].unsqueeze(-1))
+
+    def _put_aside(self, dead: Tensor | None) -> list[Tensor | None] | None:
+        """Rows that have ended take no part: theirs pass by the step as they are."""
+        if dead is None:
+            return None
+        alive, before = ~dead, [*self.states, *self.lines]
+        count = len(self.states)
+        taken = [None if c is None else _masked(alive, c) for c in before]
+        self.states, self.lines = taken[:count], taken[count:]
+        return [None if c is None else c - k for c, k in zip(before, taken, strict=True)]
+
+    def _take_back(self, past: list[Tensor | None] | None) -> None:
+        if past is not None:
+            count = len(self.states)
+            whole = [_plus(c, k) for c, k in zip((*self.states, *self.lines), past, strict=True)]
+            self.states, self.lines = whole[:count], whole[count:]
+
+    def _old(self, t: int) -> None:
+        """The cotangents of what stood before the step: old states and lines."""
+        backward, nodes, graph = self.backward, self.nodes, self.graph
+        found = {s.name: self._node(backward.states.get(s.name)) for s in graph.states}
+        lines = []
+        for line, after in zip(graph.lines, self.lines, strict=True):
+            parts: list[Tensor | None] = [None] * line.depth
+            if after is not None:
+                # The newest value of a line came from the old state, or from the input.
+                parts = [after[:, :, k] for k in range(1, line.depth)] + [None]
+                newest = after[:, :, 0]
+                if line.kind == "state":
+                    found[line.name] = _plus(found[line.name], newest)
+                elif line.name == graph.inputs[0].name:
+                    self.into_x[t] = newest
+            for (name, steps), index in backward.delayed.items():
+                if name == line.name:
+                    place = steps - _nearest(line)
+                    parts[place] = _plus(parts[place], nodes[index])
+            lines.append(_stacked(parts))
+        self.states, self.lines = [found[s.name] for s in graph.states], lines
+
+    def _reset(self, now: Tensor) -> None:
+        """What a reset put there takes the cotangents; nothing goes on to what was before."""
+        both = [*self.states, *self.lines]
+        for place, cotangent in enumerate(both):
+            if cotangent is not None:
+                taken = _masked(now, cotangent)
+                self.fresh[place] = _plus(self.fresh[place], taken)
+                both[place] = cotangent - taken
+        count = len(self.states)
+        self.states, self.lines = both[:count], both[count:]
+
+    def finish(self) -> Pulled:
+        """What all steps at once still have to do."""
+        values, programs, nodes = self.values, self.values.programs, self.nodes
+        for index in programs.read_after:
+            nodes[index] = values.nodes[index].unsqueeze(2)
+        for index, steps in self.kept.items():
+            nodes[index] = _over_time(steps)
+        for index, evaluate, args in programs.rest:
+            nodes[index] = evaluate(*[nodes[a] for a in args])
+        backward, graph = self.backward, self.graph
+        x = self._node(backward.inputs.get(graph.inputs[0].name))
+        if any(part is not None for part in self.into_x):
+            x = _plus(x, _over_time(self.into_x))
+        pairs = [
+            Pair(p.weight, nodes[p.cotangent], values.over_time(p.vector))
+            for p in backward.products
+            if nodes[p.cotangent] is not None
+        ]
+        for b in backward.bilinear:
+            if nodes[b.cotangent] is not None:
+                first, second = values.over_time(b.first), values.over_time(b.second)
+                both = first.unsqueeze(-1) * second.unsqueeze(-2)
+                pairs.append(Pair(b.weight, nodes[b.cotangent], both.flatten(-2)))
+        vectors = {w: nodes[i] for w, i in backward.vectors.items() if nodes[i] is not None}
+        carried = self._zeros(values.carried, [*self.states, *self.lines])
+        fresh = None if values.resets is None else self._zeros(values.carried, self.fresh)
+        return Pulled(carried, fresh, x, tuple(pairs), vectors)
+
+    def _node(self, index: int | None) -> Tensor | None:
+        return None if index is None else self.nodes[index]
+
+    def _zeros(self, like: Kept, found: list[Tensor | None]) -> Kept:
+        return tuple(
+            v.new_zeros(v.shape[0], self.basis, *v.shape[1:]) if c is None else c
+            for v, c in zip(like, found, strict=True)
+        )
+
+
+def _cotangent_leaves(backward: Adjoint) -> list[tuple[int, int]]:
+    """The leaves of an adjoint's cotangents, each with the place of its state; −1: the output's."""
+    places = {s.name: place for place, s in enumerate(backward.graph.states)}
+    found = []
+    for index, node in enumerate(backward.nodes):
+        if node.op == OUTPUT:
+            found.append((index, -1))
+        elif node.op == NEW_STATE:
+            found.append((index, places[node.attribute("name")]))
+    return found
+
+
+def _by_step(value: Tensor, time: int) -> list[Tensor]:
+    """A value's steps, with an axis for the basis behind the batch."""
+    steps = list(value.unsqueeze(2).unbind(0))
+    return steps * time if len(steps) == 1 else steps
+
+
+def _at(value: Tensor | None, t: int) -> Tensor | None:
+    return None if value is None else value[t]
+
+
+def _plus(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
+
+
+def _masked(mask: Tensor, value: Tensor) -> Tensor:
+    """The value where the mask is true, else zero."""
+    return torch.where(_onto(mask, value), value, value.new_zeros(()))
+
+
+def _stacked(parts: list[Tensor | None]) -> Tensor | None:
+    """The cotangents of a delay line, newest first; None where all are zero."""
+    one = next((p for p in parts if p is not None), None)
+    if one is None:
+        return None
+    return torch.stack([torch.zeros_like(one) if p is None else p for p in parts], 2)
+
+
+def _over_time(steps: list[Tensor | None]) -> Tensor | None:
+    """Cotangents of all steps as one tensor; None where all are zero."""
+    one = next((s for s in steps if s is not None), None)
+    if one is None:
+        return None
+    if len(steps) == 1:
+        return one.unsqueeze(0)
+    return torch.stack([torch.zeros_like(one) if s is None else s for s in steps])
