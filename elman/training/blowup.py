@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from elman.training.options import TrainingOptions
+
+_DIVERGED = 5.0  # times the first loss; a network that knows nothing has about that one
 
 
 def explain(
@@ -50,6 +53,25 @@ def remedies(options: TrainingOptions) -> list[str]:
     if options.precision == "bf16":
         tries.append("precision=32 (in a new run)")
     return tries
+
+
+def diverged(
+    first: float | None, losses: Mapping[str, float | None], options: TrainingOptions
+) -> str:
+    """Say that a loss, though finite, ended far above the first one; "" where none did.
+
+    Args:
+        first: loss of the first step; None where there was none.
+        losses: at the end, in nats a token, by what they are of ("training").
+        options: of the run.
+    """
+    for name, loss in losses.items():
+        if first is not None and loss is not None and loss > _DIVERGED * first:
+            return (
+                f"The run diverged: its {name} loss ended at {loss:.4g} nats a token, and the "
+                f"first was {first:.4g}. Try {', '.join(remedies(options))}."
+            )
+    return ""
 
 
 def worst_gradient(model: nn.Module) -> tuple[str, float, int]:

@@ -35,6 +35,8 @@ class Position:
         tokens: tokens learned from.
         since: sums since the last row of metrics: loss · tokens, tokens, gradient norms, steps,
             and the largest gradient norm.
+        beside: sums since then, by name: the gradient norm of each group of weights ("norm of
+            NAME") and the penalty on the flow of the gradient ("flow").
         metrics: of the latest validation.
         best: lowest value of the task's metric so far, `best_step` where, `best_metrics` what else.
         waiting: validations since then.
@@ -48,6 +50,7 @@ class Position:
     seconds: float = 0.0
     tokens: int = 0
     since: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0, 0.0, 0.0])
+    beside: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     best: float | None = None
     best_step: int = 0
@@ -136,7 +139,8 @@ def _read(path: Path) -> tuple[Position, dict[str, Any], dict[str, Tensor]]:
     kind, metadata, tensors = model_file.read(path)
     known = {entry.name for entry in fields(Position)}
     found = set(metadata.get("position", ()))
-    if kind != KIND or not known - {"first"} <= found <= known:  # an older one may lack the first
+    later = {"first", "beside"}  # an older one may lack these
+    if kind != KIND or not known - later <= found <= known:
         raise FileError(f"{path}: this is no checkpoint of a run, but a file of kind {kind!r}.")
     return Position(**metadata["position"]), metadata, tensors
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +14,18 @@ from elman.errors import TrainingStopped
 from elman.tasks import model_file
 from elman.tasks.base import Carry, Task
 from elman.training import checkpoint
-from elman.training.blowup import explain, remedies
+from elman.training.blowup import diverged, explain
 from elman.training.checkpoint import Position
 from elman.training.console import Console, amount, bits, duration, figure
 from elman.training.device import move
+from elman.training.flow import Flow
 from elman.training.folder import MetricsFile, RunFolder
+from elman.training.norms import GradientNorms, beside_the_loss
 from elman.training.optimise import (
     Average,
     add_penalty_gradients,
     clip,
     make_optimizers,
-    norm_of,
     penalty,
     set_rate,
 )
@@ -50,7 +52,6 @@ _FIRST_RESERVE = 0.02  # of the budget, kept for the end before the first valida
 _MOST_RESERVE = 0.1  # of the budget, kept for the end afterwards
 _FINAL_SECONDS = 20.0  # that the last judgement of a timed run may take in any case
 _FINAL_SHARE = 0.1  # of the time the run took, which it may take in any case
-_DIVERGED = 5.0  # times the first loss; a network that knows nothing has about that one
 
 
 class Loop:
@@ -82,6 +83,8 @@ class Loop:
             weight.grad = None  # a task that is used again may hold one from before
         self.optimizers = make_optimizers(self.model, options)
         self.average = Average.of(self.parameters, options.ema) if options.ema else None
+        self._norms = GradientNorms(self.model)
+        self._flow = Flow(self.model) if options.flow_penalty else None
         self.position = Position()
         self.carry: Carry = None
         self._device = fabric.device
@@ -190,13 +193,17 @@ class Loop:
         if fresh is not None:
             self.carry = fresh
         batch = move(self.task.batch(step), self._device)
-        with self.fabric.autocast():
+        watching = nullcontext() if self._flow is None else self._flow.watching()
+        with self.fabric.autocast(), watching:
             loss, self.carry, count = self.task.loss(batch, self.carry)
         self.fabric.backward(loss)
+        beside = {}
+        if self._flow is not None:
+            beside["flow"] = self._flow.add_gradient(options.flow_penalty)
         if options.l1 or options.l2:
             add_penalty_gradients(self.parameters, options.l1, options.l2)
         gradients = [w.grad for w in self.parameters if w.grad is not None]
-        norm, value = norm_of(gradients), float(loss.detach())
+        (norm, norms), value = self._norms.measure(), float(loss.detach())
         self._set_rate(progress)
         if not (math.isfinite(value) and math.isfinite(norm)):
             self._stop_not_finite(value)
@@ -217,6 +224,9 @@ class Loop:
         since[2] += norm
         since[3] += 1
         since[4] = max(since[4], norm)
+        beside |= {f"norm of {group}": size for group, size in norms.items()}
+        for name, size in beside.items():
+            position.beside[name] = position.beside.get(name, 0.0) + size
         if self._recent is None:  # the first step of a process is slow, and says nothing of speed
             self._lap, self._lap_step = (time.monotonic(), position.tokens), position.step
         self._recent = value if self._recent is None else 0.97 * self._recent + 0.03 * value
@@ -275,10 +285,11 @@ class Loop:
         }
         if options.l1 or options.l2:
             row["penalty"] = penalty(self.parameters, options.l1, options.l2)
+        row |= beside_the_loss({n: v / steps for n, v in position.beside.items()}, self.carry)
         row["seconds"] = round(self.seconds(), 3)
         row["tokens_per_second"] = round(speed)
         self._write(row)
-        position.since = [0.0, 0.0, 0.0, 0.0, 0.0]
+        position.since, position.beside = [0.0, 0.0, 0.0, 0.0, 0.0], {}
         self._row_time, self._row_tokens = now, position.tokens
 
     def _write(self, row: dict[str, Any]) -> None:
@@ -396,21 +407,9 @@ class Loop:
         Args:
             metrics: of the last judgement.
         """
-        first = self.position.first
-        if first is None:
-            return ""
-        losses = {
-            "training": self._recent,
-            "validation": metrics.get("nats_per_token", metrics[self.task.metric]),
-        }
-        for name, loss in losses.items():
-            if loss is not None and loss > _DIVERGED * first:
-                tries = ", ".join(remedies(self.options))
-                return (
-                    f"The run diverged: its {name} loss ended at {loss:.4g} nats a token, and the "
-                    f"first was {first:.4g}. Try {tries}."
-                )
-        return ""
+        validation = metrics.get("nats_per_token", metrics[self.task.metric])
+        losses = {"training": self._recent, "validation": validation}
+        return diverged(self.position.first, losses, self.options)
 
     # -- what is said ------------------------------------------------------------------------
 

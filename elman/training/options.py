@@ -41,6 +41,15 @@ class TrainingOptions(TaskOptions):
             metrics and on the screen are without it.
         clip_norm: gradients longer than this are scaled back to it; 0 is off.
         clip_value: every entry of a gradient is held within ±this, before `clip_norm`; 0 is off.
+        flow_penalty: weight of the penalty that holds the length of the gradient from step to step,
+            Ω = mean of (‖δ_{k+1} ∂s_{k+1}/∂s_k‖ / ‖δ_{k+1}‖ - 1)² with δ = ∂loss/∂s, against
+            vanishing and exploding (Pascanu, Mikolov & Bengio 2013, section 3.3); 0 is off.
+        recurrent_init: how the recurrent matrices start: "orthogonal" (Saxe et al. 2014),
+            "identity" (Le, Jaitly & Hinton 2015) or "uniform"; as the cell has it if not given.
+        forget_bias: bias at the start of the gates that keep a state, against vanishing; 1 keeps
+            73 % a step (Gers et al. 2000; Jozefowicz et al. 2015).
+        chrono: longest time, in steps, over which something must be remembered; the gates that
+            keep a state start spread over times up to it (Tallec & Ollivier 2018).
         ema: weights are averaged over about this part of the steps done so far, and the average is
             what is validated and kept; 0 is off.
         patience: end the run after so many validations without a gain; 0 is off.
@@ -71,6 +80,10 @@ class TrainingOptions(TaskOptions):
     l2: NotNegative = 0.0
     clip_norm: NotNegative = 1.0
     clip_value: NotNegative = 0.0
+    flow_penalty: NotNegative = 0.0
+    recurrent_init: Literal["orthogonal", "identity", "uniform"] | None = None
+    forget_bias: float | None = None
+    chrono: Annotated[float, Field(gt=2)] | None = None
     ema: Part = 0.0
     patience: Annotated[int, Field(ge=0)] = 0
     precision: Literal["auto", "32", "bf16", "64"] = "auto"
@@ -89,6 +102,7 @@ RESUMABLE = (
     "muon_lr",
     "clip_norm",
     "clip_value",
+    "flow_penalty",
     "patience",
     "validate_every",
     "checkpoint_every",
@@ -139,6 +153,11 @@ def check(given: Mapping[str, Any], where: str = "train") -> TrainingOptions:
         raise InputError(
             f"{where}: weight_decay belongs to adamw and muon; with {options.optimizer} use l2, "
             "the penalty l2 Σ w²."
+        )
+    if options.chrono is not None and options.forget_bias is not None:
+        raise InputError(
+            f"{where}: forget_bias and chrono both set the biases of the gates that keep a state; "
+            "give one of them."
         )
     return options
 

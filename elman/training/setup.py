@@ -16,7 +16,7 @@ from elman import tasks
 from elman.errors import FileError, InputError, RunError, nearest
 from elman.tasks import model_file
 from elman.tasks.base import Budget, Task
-from elman.training import checkpoint, config
+from elman.training import checkpoint, config, cures
 from elman.training.config import DataFile, RunConfig
 from elman.training.console import Console
 from elman.training.folder import RunFolder, next_name
@@ -28,8 +28,6 @@ from elman.training.options import (
     check,
     resolve,
 )
-
-Data = str | Path | Iterable[str | Path]
 
 Data = str | Path | Iterable[str | Path]
 
@@ -80,6 +78,12 @@ def begin(
     said = "standard input" if str(data) == "-" else "the lines given"
     built = _build(task, files, text, given_task, given, said)
     options = resolve(given, built.recommended)
+    said_of_start = cures.start(built.model, options)
+    if weights is not None and said_of_start:
+        raise InputError(
+            f"train: init_from brings all weights, so nothing is left to start: "
+            f"{said_of_start[0]}; leave one of the two out."
+        )
     if weights is not None:
         _start_from(built, *weights)
     title = files[0].stem if files else name
@@ -95,7 +99,7 @@ def begin(
     console = Console(folder.log, quiet)
     for line in built.describe():
         console.say(line)
-    console.say(_describe(options))
+    console.say("; ".join([_describe(options), *said_of_start]))
     return Setup(built, options, folder, console)
 
 
@@ -288,6 +292,8 @@ def resume_setup(
         paths = [file.path for file in found.data]
         limits = budget(config.plain(options))
         built = _build_from(found.task, paths, found.options, limits, options.seed)
+    if not folder.last.exists():
+        cures.start(built.model, options)  # killed before the first checkpoint: begin as it began
     new = None
     if options != found.training:
         new = found.model_copy(update={"training": options})
