@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
+from cases import CELLS, SIZES, initial_carried, random_input, run_case
 
 import elman
 from elman.errors import InputError
 from elman.layers.gates import keeping, state_matrices
 from elman.layers.initialise import chrono_, forget_bias_, identity_, orthogonal_, uniform_
-from tests.cases import CELLS, SIZES, initial_carried, random_input, run_case
 
 # Their candidate hands the old state on as well, so the gate is not all that keeps it.
 TWO_WAYS = {"brc", "nbrc"}

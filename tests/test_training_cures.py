@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from torch import nn
+from training_toy import Toy
 
 import elman
 from elman.errors import InputError
@@ -13,7 +14,6 @@ from elman.training.cures import start
 from elman.training.flow import Flow
 from elman.training.norms import GradientNorms, groups, state_norm
 from elman.training.options import check
-from tests.training_toy import Toy
 
 TEXT = ["an apple and a pear", "the salad is good", "a ripe pear is good"] * 30
 SMALL = {"hidden": 8, "embedding": 4, "window": 8, "streams": 4, "dropout": 0.0, "steps": 6,

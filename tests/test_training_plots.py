@@ -43,3 +43,13 @@ def test_a_band_that_cannot_be_seen_has_no_label(tmp_path, legends, largest, sho
     rows = [{"step": s, "gradient_norm": 1.0, "gradient_norm_max": largest} for s in (1, 2)]
     plots.gradients(rows, tmp_path / "gradients.png")
     assert ("up to the largest" in legends["gradients.png"]) == shown
+
+
+def test_the_norms_of_groups_and_states_have_their_curves(tmp_path, legends):
+    rows = [
+        {"step": s, "gradient_norm": 1.0, "gradient_norm_max": 1.0, "state_norm": 0.5,
+         "gradient_norms": {"rnn.recurrent": 0.5} | ({"readout": 0.1} if s > 1 else {})}
+        for s in (1, 2, 3)
+    ]  # fmt: skip
+    plots.gradients(rows, tmp_path / "gradients.png")
+    assert {"rnn.recurrent", "readout", "mean norm of a state"} <= set(legends["gradients.png"])

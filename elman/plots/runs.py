@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.ticker import FuncFormatter
@@ -13,6 +13,10 @@ from matplotlib.ticker import FuncFormatter
 from elman.errors import FileError
 from elman.plots.style import (
     BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
     SKY,
     VERMILLION,
     legend,
@@ -24,6 +28,9 @@ from elman.plots.style import (
 )
 from elman.training import config
 from elman.training.folder import RunFolder, read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def of_run(folder: str | Path) -> list[Path]:
@@ -154,9 +161,12 @@ def gradients(
 ) -> None:
     """Draw the norm of the gradient over the steps of a run, before it was clipped.
 
+    Beside that of all weights stand those of each recurrent layer's matrices and of the rest, by
+    group, and the mean norm of the states, where the rows have them.
+
     Args:
         train: rows with "step", "gradient_norm" and "gradient_norm_max", the mean and the largest
-            since the row before.
+            since the row before; "gradient_norms" by group and "state_norm" may be there.
         path: the PNG to write.
         clip_norm: norm to which longer gradients were scaled back; 0 draws none.
         title: above the picture.
@@ -177,13 +187,45 @@ def gradients(
             linewidth=1.2,
             label=f"clipped to {clip_norm:g}",
         )
+    parts = _norm_curves(axes, train)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(FuncFormatter(minor_label))
     axes.set_ylabel("norm of the gradient (log scale)")
     steps_axis(axes, steps)
-    legend(axes, "upper right")
+    if parts:
+        figure.set_figheight(5.2)
+        figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    else:
+        legend(axes, "upper right")
     save(figure, path)
+
+
+def _norm_curves(axes: Axes, train: Sequence[Mapping[str, Any]]) -> int:
+    """Draw the groups of weights and the states; return how many, none for rows of older runs."""
+    curves = {
+        name: [(row["step"], row["gradient_norms"].get(name)) for row in train if _parts(row)]
+        for name in dict.fromkeys(name for row in train for name in _parts(row))
+    }
+    states = [(row["step"], row["state_norm"]) for row in train if "state_norm" in row]
+    if states:
+        curves["mean norm of a state"] = states
+    colours = (GREEN, ORANGE, PURPLE, GREY, VERMILLION, SKY)
+    for i, (name, points) in enumerate(curves.items()):
+        at = np.array([point for point in points if point[1] is not None], dtype=float)
+        axes.plot(
+            at[:, 0],
+            _smooth(at[:, 1]),
+            color="black" if points is states else colours[i % len(colours)],
+            linestyle=("-", "--", "-.")[i // len(colours) % 3],
+            linewidth=0.9,
+            label=shown(name),
+        )
+    return len(curves)
+
+
+def _parts(row: Mapping[str, Any]) -> Mapping[str, float]:
+    return row.get("gradient_norms", {})
 
 
 def _unit(metric: str) -> str:
