@@ -53,7 +53,7 @@ def sizes_of(graph: Graph, values: Sequence[Any]) -> dict[str, int]:
     """The number of every size of a step, from the values of its leaves."""
     sizes: dict[str, int] = {}
     for node, value in zip(graph.nodes, values, strict=False):
-        if node.dims and not node.args:
+        if node.dims and not node.args and isinstance(value, Tensor):
             for name, units in zip(node.dims, value.shape[-len(node.dims) :], strict=True):
                 whole, _, parts = name.partition("/")
                 sizes[whole] = units * int(parts or 1)

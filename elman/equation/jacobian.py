@@ -32,6 +32,7 @@ from elman.equation.evaluate import sizes_of, value_of
 from elman.equation.graph import PARAMETER, STATE, Graph, Node
 
 TANGENT = "_tangent"
+INPUT = -1
 LEAVES = ("input", "state", "parameter", "delayed")
 
 
@@ -63,17 +64,31 @@ class _Derived:
         roots: Iterable[int],
         leaf: Mapping[tuple, Any] | None = None,
     ) -> dict[int, Any]:
-        """The values of `roots`, and of what they are made of, from those of the step's nodes."""
-        found: dict[int, Any] = dict(enumerate(values))
+        """The values of `roots`, and of what they are made of, from those of the step's nodes.
+
+        Where one of those is None it is computed if it is needed.
+        """
+        found: dict[int, Any] = {i: v for i, v in enumerate(values) if v is not None}
         sizes = sizes_of(self.graph, values)
-        first = len(self.graph.nodes)
-        for index in sorted(i for i in needed(self.nodes, roots) if i >= first):
+        for index in sorted(i for i in _missing(self.nodes, roots, found)):
             node = self.nodes[index]
             if node.op.endswith(TANGENT):
                 found[index] = (leaf or {})[node.op, node.attributes]
             else:
                 found[index] = value_of(node, self.nodes, self.levels, _List(found), sizes)
         return found
+
+
+def _missing(nodes: Sequence[Node], roots: Iterable[int], known: Mapping[int, Any]) -> set[int]:
+    """What must be computed for `roots`, given what is known."""
+    found: set[int] = set()
+    waiting = list(roots)
+    while waiting:
+        index = waiting.pop()
+        if index not in found and index not in known:
+            found.add(index)
+            waiting.extend(nodes[index].args)
+    return found
 
 
 class _List(Sequence):
@@ -232,8 +247,10 @@ class Local(_Derived):
             there.
         products: the nodes a = W v.
         onto: D, by new state (its place among the states) and product (its node).
-        carried: E, by new and by old state.
-        into: F, by product and old state.
+        carried: E, by new and by old state; `INPUT` stands for x.
+        into: F, by product and old state; so too.
+        whole: an operation that takes more than one unit of x together before any product, so
+            that E and F of x do not tell all; "" if there is none.
         vectors: the immediate influence of each other parameter, by new state and the parameter's
             node: of a vector unit by unit, of one number its whole column.
 
@@ -252,16 +269,17 @@ class Local(_Derived):
     carried: Mapping[tuple[int, int], int] = field(default_factory=dict)
     into: Mapping[tuple[int, int], int] = field(default_factory=dict)
     vectors: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    whole: str = ""
 
     @property
     def elementwise(self) -> bool:
         """Whether no product takes a state, so that every unit goes its own way."""
-        return not self.hindered and not self.into
+        return not self.hindered and not self.recurrent
 
     @property
     def recurrent(self) -> tuple[int, ...]:
         """The old states that enter products, by place."""
-        return tuple(sorted({m for _, m in self.into}))
+        return tuple(sorted({m for _, m in self.into if m != INPUT}))
 
     @property
     def factors(self) -> tuple[int, ...]:
@@ -299,17 +317,15 @@ class _Stage:
         self.products = tuple(
             i for i in sorted(self.read) if graph.nodes[i].op == "matmul" and graph.levels[i]
         )
-        self.states = [
-            next((i for i, n in enumerate(graph.nodes) if _is_state(n, s.name)), -1)
-            for s in graph.states
-        ]
+        self.leaves = {k: _leaf(graph, "state", s.name) for k, s in enumerate(graph.states)}
+        self.leaves[INPUT] = _leaf(graph, "input", graph.inputs[0].name)
 
     def local(self) -> Local:
         graph = self.graph
         onto, carried, into, vectors = {}, {}, {}, {}
         for product in self.products:
             self._onto(product, onto)
-        for place, index in enumerate(self.states):
+        for place, index in self.leaves.items():
             found = self._pass(index)
             for k, new in enumerate(graph.new_states):
                 self._put(carried, (k, place), found.get(new))
@@ -320,8 +336,8 @@ class _Stage:
         groups = (onto, carried, into, vectors)
         roots = [i for group in groups for i in group.values()]
         nodes, place = kept(self.made.nodes, roots, len(graph.nodes))
-        placed = ({key: place[i] for key, i in group.items()} for group in groups)
-        return Local(graph, nodes, "", self.products, *placed)
+        d, e, f, g = ({key: place[i] for key, i in group.items()} for group in groups)
+        return Local(graph, nodes, "", self.products, d, e, f, g, self._whole())
 
     def _onto(self, seed: int, group: dict[tuple[int, int], int]) -> None:
         found = self._pass(seed)
@@ -332,6 +348,19 @@ class _Stage:
     def _put(group: dict, key: tuple[int, int], value: Value | None) -> None:
         if value is not None and value.number != 0:
             group[key] = value.index
+
+    def _whole(self) -> str:
+        """An operation that takes units of x together."""
+        of_x = {self.leaves[INPUT]}
+        for index in sorted(self.read):
+            node = self.graph.nodes[index]
+            if node.op != "matmul" and of_x & set(node.args):
+                if node.op in WHOLE or any(
+                    self.graph.nodes[a].dims != node.dims for a in node.args if a in of_x
+                ):
+                    return node.op
+                of_x.add(index)
+        return ""
 
     def _parameters(self) -> list[int]:
         """Nodes of parameters alone that meet rows' values unit by unit."""
@@ -349,14 +378,16 @@ class _Stage:
         walk.made = self.made
         walk.seed(seed, self.made.lift(1.0))
         for index in sorted(self.read):
-            node = self.graph.nodes[index]
-            if index != seed and node.args and node.op not in WHOLE:
+            node, alone = self.graph.nodes[index], self.graph.levels[index] == PARAMETER
+            if index != seed and node.args and node.op not in WHOLE and not alone:
                 walk.through(index)
         return walk.tangents
 
 
-def _is_state(node: Node, name: str) -> bool:
-    return node.op == "state" and node.attribute("name") == name
+def _leaf(graph: Graph, op: str, name: str) -> int:
+    """The node of a state or an input; -1 where nothing reads it."""
+    found = (i for i, n in enumerate(graph.nodes) if n.op == op and n.attribute("name") == name)
+    return next(found, -1)
 
 
 def _read(graph: Graph) -> set[int]:

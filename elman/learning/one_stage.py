@@ -156,8 +156,11 @@ class Step:
             if onto is None or into is None:
                 continue
             weight = self.values[nodes[product].args[0]]
-            if isinstance(self.values[into], Tensor):
+            moving = self.values[into]
+            if isinstance(moving, Tensor):
                 weight = weight * self.factor(into, weight.shape[1])[:, None]
+            elif moving != 1:
+                weight = weight * moving
             block.addcmul_(self.factor(onto, self.rows.units[k])[:, :, None], weight)
 
     def terms(self) -> tuple[kernel.Terms, Tensor]:
@@ -280,8 +283,7 @@ def _moved(chain: Chain, steps: list[Step], window: Window, lowest: int, old: Te
             assert place.graph is not None
             output = place.graph.new_states.index(place.graph.output)
             of_output = target[:, step.rows[output]]
-            residual = place.residual and below is not None
-            below = of_output + below if residual else of_output
+            below = of_output if below is None or not place.residual else of_output + below
     return new
 
 
