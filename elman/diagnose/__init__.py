@@ -4,8 +4,10 @@
 """
 
 from elman.diagnose.check import LAWS, Cost, Law, Report, Verdict, check
+from elman.diagnose.flow import Decay, Flow, PlaceFlow, gradient_flow
 from elman.diagnose.gain import Gain, Start, at_start
 from elman.diagnose.report import as_data, as_text
+from elman.diagnose.terms import Terms, weight_terms
 
 __all__ = [
     "LAWS",
