@@ -7,7 +7,7 @@ script, above the measurement, and the verdict is computed from them and from no
 
 - holds where all its parts do,
 - holds when …, where some parts do: their conditions are named, and those of the others too,
-- does not hold where no part does.
+- does not hold where no condition does; parts of one condition hold only together.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; lines differ in style too.
@@ -117,22 +118,19 @@ class Claim:
 
 
 def verdict(claim: Claim, numbers: dict[str, list[float]]) -> str:
-    """What the measured intervals say of a claim."""
-    held = [part for part in claim.parts if part.holds(numbers[part.quantity])]
-    if len(held) == len(claim.parts):
+    """What the measured intervals say of a claim. Parts of one condition hold only together."""
+    conditions: dict[str, bool] = {}
+    for part in claim.parts:
+        held = part.holds(numbers[part.quantity])
+        conditions[part.when] = conditions.get(part.when, True) and held
+    if all(conditions.values()):
         return HOLDS
-    if not held:
+    if not any(conditions.values()):
         return FAILS
-    others = [part for part in claim.parts if part not in held]
-    return (
-        f"holds when {_listed(held)}; not shown when {_listed(others)}"
-        if all(part.when for part in claim.parts)
-        else FAILS
+    yes, no = (
+        [when for when, held in conditions.items() if held is side] for side in (True, False)
     )
-
-
-def _listed(parts: Sequence[Part]) -> str:
-    return ", or ".join(dict.fromkeys(part.when for part in parts))
+    return f"holds when {', or '.join(yes)}; not shown when {', or '.join(no)}"
 
 
 def number(value: float) -> str:
@@ -223,20 +221,26 @@ def write(claim: Claim, data: dict[str, Any], seen: list[Seen], folder: Path) ->
 
 
 def curve(
-    axes, x: Sequence[float], rows: Sequence[Sequence[float]], label: str, place: int
+    axes: Axes,
+    x: Sequence,
+    rows: Sequence[Sequence[float]],
+    label: str,
+    place: int,
+    log: bool = False,
 ) -> None:
     """Draw the mean over the seeds (rows) with its interval, in the colour and style of a place."""
-    columns = list(zip(*rows, strict=True))
-    middle = [statistics.fmean(c) for c in columns]
-    half = [student(len(c) - 1) * statistics.stdev(c) / math.sqrt(len(c)) for c in columns]
+    points = [interval(column, log) for column in zip(*rows, strict=True)]
+    middle, low, high = zip(*points, strict=True)
     colour, style = COLOURS[place % len(COLOURS)], STYLES[place % len(STYLES)]
     axes.plot(x, middle, color=colour, linestyle=style, label=label)
-    low = [m - h for m, h in zip(middle, half, strict=True)]
-    high = [m + h for m, h in zip(middle, half, strict=True)]
     axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    if log:
+        axes.set_yscale("log")
 
 
-def bars(axes, names: Sequence[str], values: Sequence[Sequence[float]], log: bool = False) -> None:
+def bars(
+    axes: Axes, names: Sequence[str], values: Sequence[Sequence[float]], log: bool = False
+) -> None:
     """Draw one horizontal bar a name: its mean over the seeds, with the interval."""
     for place, (_, each) in enumerate(zip(names, values, strict=True)):
         mean, low, high = interval(each, log)
