@@ -43,6 +43,7 @@ finally:
 
 if TYPE_CHECKING:
     from elman.diagnose import check
+    from elman.online import OnlineLearner
     from elman.tasks import load
     from elman.training import train
 
@@ -61,6 +62,7 @@ __all__ = [
     "GRUCell",
     "InputError",
     "LSTMCell",
+    "OnlineLearner",
     "RNNCell",
     "Recurrent",
     "RunError",
@@ -91,6 +93,10 @@ def __getattr__(name: str) -> Any:
         from elman.diagnose import check
 
         return check
+    if name == "OnlineLearner":
+        from elman.online import OnlineLearner
+
+        return OnlineLearner
     if name == "load":
         from elman.tasks import load
 

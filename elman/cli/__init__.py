@@ -17,7 +17,7 @@ import typer
 
 import elman
 from elman import interrupts
-from elman.cli import benchmark, cells, check, demo, evaluate, generate, score, train
+from elman.cli import benchmark, cells, check, demo, evaluate, generate, online, score, train
 from elman.cli.usage import UsageError, explain
 from elman.errors import ElmanError
 
@@ -30,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(train.app, name="train")
+app.add_typer(online.app, name="online")
 app.command("generate")(generate.command)
 app.command("score")(score.command)
 app.command("evaluate")(evaluate.command)

@@ -71,6 +71,10 @@ class Lines:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the source."""
         self._file.close()
 
     def read(self, seconds: float | None = None) -> bytes | None:

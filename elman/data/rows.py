@@ -54,8 +54,10 @@ class Rows:
 
     Example:
         >>> rows = Rows("y", ["a"], "sensor.csv")
-        >>> [rows.take(line) for line in (b"a,y", b"1,2.5", b"3,", b"a,y", b"x,1")]
-        [None, Row(values=(2.5, 1.0)), Row(values=(None, 3.0)), None, Bad(why="a is no number: 'x'")]
+        >>> [rows.take(line) for line in (b"a,y", b"1,2.5", b"3,", b"a,y")]
+        [None, Row(values=(2.5, 1.0)), Row(values=(None, 3.0)), None]
+        >>> rows.take(b"x,1")
+        Bad(why="a is no number: 'x'")
     """
 
     def __init__(

@@ -22,7 +22,13 @@ NAMES = ("adam", "sgd")
 class Descent(Protocol):
     """What changes weights by a gradient."""
 
-    lr: float
+    @property
+    def lr(self) -> float:
+        """The learning rate, which may be set."""
+        ...
+
+    @lr.setter
+    def lr(self, value: float) -> None: ...
 
     def step(self, gradient: Tensor) -> None:
         """Change the weights; `gradient` is of all of them, one after another."""
@@ -123,6 +129,11 @@ class Foreign:
     def lr(self) -> float:
         """The rate of the first group."""
         return float(self._optimizer.param_groups[0]["lr"])
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = value
 
     def step(self, gradient: Tensor) -> None:
         for weight, part in zip(self._weights, gradient.split(self._sizes), strict=True):

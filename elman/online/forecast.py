@@ -216,6 +216,17 @@ class Forecaster:
         variance = self._targets.variance
         return squares.overall / variance if variance else None
 
+    def words(self) -> str:
+        """The network in a sentence."""
+        options, learner = self.options, self.learner
+        cell = options.cell if isinstance(options.cell, str) else options.cell.name
+        layers = "" if options.layers == 1 else f"{options.layers} layers of "
+        weights = sum(w.numel() for w in learner.model.parameters())
+        return (
+            f"{layers}{cell}, {options.hidden} units, {weights:,} weights below the readout; "
+            f"{learner.learning.words()}."
+        )
+
     def verdict(self) -> str:
         """In words, whether the network or the baseline is ahead."""
         ours, theirs = _root(self.squares, overall=True), _root(self.persistence, overall=True)
@@ -228,13 +239,10 @@ class Forecaster:
             now, then = _root(self.squares), _root(self.persistence)
             recent = f" (over the last {self.options.span:,} or so: {now:.4g} against {then:.4g})"
         words = f"error {ours:.4g}, persistence {theirs:.4g}{recent}: "
-        late = math.sqrt(self.squares.recent) < math.sqrt(self.persistence.recent)
-        if not late:
+        if self.squares.recent >= self.persistence.recent:
             return words + "persistence is as good or better; use that."
-        return words + f"the network's recent error is {self._ratio():.0%} of persistence's."
-
-    def _ratio(self) -> float:
-        return math.sqrt(self.squares.recent / self.persistence.recent)
+        ratio = math.sqrt(self.squares.recent / self.persistence.recent)
+        return words + f"the network's recent error is {ratio:.0%} of persistence's."
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the learner's state, as plain JSON values."""

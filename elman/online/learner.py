@@ -128,6 +128,15 @@ class OnlineLearner:
         self._before: tuple[Any, Tensor] | None = None
         self._batched: bool | None = None
 
+    @property
+    def lr(self) -> float:
+        """The learning rate; it may be set."""
+        return self._descent.lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._descent.lr = value
+
     # A step.
 
     def step(self, x: Any, y: Any = None) -> Tensor:
