@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from elman.backends import cpu
-from elman.backends.cpu import geometry, gradient, kernel, memory
+from elman.backends.cpu import geometry, gradient, kernel, memory, turn
 from elman.backends.cpu.machine import named, runs_here
 from elman.equation import schedule
 
@@ -17,7 +17,7 @@ HERE = tuple(name for name in NAMES if runs_here(named(name)))
 def forget() -> None:
     """Forget every kernel of this process, so that the next call asks for its code anew."""
     memory.clear()
-    for module in (cpu, kernel, gradient, geometry, schedule):
+    for module in (cpu, kernel, gradient, geometry, schedule, turn):
         for value in vars(module).values():
             if hasattr(value, "cache_clear"):
                 value.cache_clear()

@@ -14,7 +14,18 @@ import numpy as np
 import pytest
 from cpu_machines import forget
 
-from elman.backends.cpu import calls, emit, engine, geometry, kernel, layout, loops, walk, weights
+from elman.backends.cpu import (
+    autograd,
+    calls,
+    emit,
+    engine,
+    geometry,
+    kernel,
+    layout,
+    loops,
+    walk_back,
+    weights,
+)
 from elman.backends.cpu.geometry import Geometry
 from elman.backends.cpu.layout import KEPT, SUMS
 from elman.equation import schedule
@@ -185,22 +196,25 @@ def _over_planes(store):
 
 def a_carry_that_begins_with_more(old, *args):
     found = old(*args)
-    for beginning in found.beginnings.values():
-        beginning.add_(1.0)
+    for one in found:
+        for beginning in one.beginnings.values():
+            beginning.add_(1.0)
     return found
 
 
-def _backward(**changes: Any) -> Callable:
+def _asked(**changes: Any) -> Callable:
     """A backward that does not see some of the cotangents."""
-    places = {"output": 3, "finals": 4, "every": 5}
 
     def altered(old, *args):
-        args = list(args)
-        for name, value in changes.items():
-            args[places[name]] = value
-        return old(*args)
+        return replace(old(*args), **changes)
 
     return altered
+
+
+def the_first_walk_twice(old, walks, given, **options):
+    """Of walks side by side the first one's places for all."""
+    walks = [walk._replace(geometry=walks[0].geometry) for walk in walks]
+    return old(walks, given, **options)
 
 
 def one_threads_sums(old, self, zeroed, result):
@@ -243,7 +257,7 @@ MUTANTS = (
     Mutant("gates in the wrong order", around(layout, "_forward_call", gates_in_the_wrong_order)),
     Mutant("the input's products lost", around(layout, "_forward_calls", inputs_forgotten)),
     Mutant("biases lost", around(kernel, "forward_layout", biases_lost)),
-    Mutant("rows too close together", around(walk._Back, "buffer", a_narrow_stride)),
+    Mutant("rows too close together", around(walk_back._Back, "buffer", a_narrow_stride)),
     Mutant("no mask", around(loops._Loop, "_mask", columns_that_fill_up_are_not_zero)),
     Mutant("a term of the adjoint lost", around(schedule, "_backward", a_term_lost)),
     Mutant("a start of the adjoint lost", around(schedule, "_backward", a_start_lost)),
@@ -251,12 +265,13 @@ MUTANTS = (
     Mutant(
         "a delayed cotangent overwritten", around(kernel, "backward_layout", _stores(_over_planes))
     ),
-    Mutant("a carry with more in it", around(calls, "backward", a_carry_that_begins_with_more)),
-    Mutant("the output's cotangent lost", around(calls, "backward", _backward(output=None))),
-    Mutant("the last states' cotangents lost", around(calls, "backward", _backward(finals={}))),
+    Mutant("a carry with more in it", around(autograd, "backward", a_carry_that_begins_with_more)),
+    Mutant("the output's cotangent lost", around(autograd, "asked_of", _asked(output=None))),
+    Mutant("the last states' cotangents lost", around(autograd, "asked_of", _asked(finals={}))),
     Mutant(
-        "the cotangents of all states lost", around(calls, "backward", _backward(every={}))
+        "the cotangents of all states lost", around(autograd, "asked_of", _asked(every={}))
     ),
+    Mutant("both directions forwards", around(autograd, "forward", the_first_walk_twice)),
     Mutant("one thread's sums only", around(weights.Weights, "_add_sums", one_threads_sums)),
     Mutant(
         "a shared weight's gradient overwritten",

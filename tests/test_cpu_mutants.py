@@ -48,10 +48,12 @@ def laws() -> None:
         assert_close(whole, call(pair[1], given, every=False))
         alone = call(pair[0], given.rows(1, 2), every=False)
         assert_same_bits(alone, [value[:, 1:2] for value in whole])
+    both = layers(cell, SHAPE.of(cell), bidirectional=True)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         assert_agree(pair, given.steps(0, 6), VALUES, SLOPES)
+        assert_agree(both, given.steps(0, 6), VALUES, SLOPES)
     finally:
         torch.set_num_threads(before)
 

@@ -115,7 +115,7 @@ def run_walk(
         got,
         carried,
         fresh,
-        partial(run_place, stack, choice),
+        partial(run_layer, stack, choice),
         return_states=bool(return_states),
         natural=choice.backend == "cpu"
         and got.resets is None
@@ -154,6 +154,19 @@ def plan_of(stack: RecurrentLayer) -> Plan:
         residual=stack.residual,
         training=training,
     )
+
+
+def run_layer(
+    stack: RecurrentLayer, choice: Choice, layer: int, calls: Sequence[Call]
+) -> list[Result]:
+    """A layer's directions, a call each: on our kernel side by side, else one after the other."""
+    whole = stack.learning.window is None and not torch.compiler.is_compiling()
+    if choice.backend == "cpu" and len(calls) > 1 and whole:
+        parameters = [stack._cpu_parameters(layer, d) for d in range(stack.directions)]
+        kernels = cpu.kernels_of(stack._graphs[stack.training])
+        return cpu.run_beside(kernels, stack._sizes[layer], parameters, calls)
+    first = layer * stack.directions
+    return [run_place(stack, choice, first + d, call) for d, call in enumerate(calls)]
 
 
 def run_place(stack: RecurrentLayer, choice: Choice, place: int, call: Call) -> Result:

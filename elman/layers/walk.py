@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +13,7 @@ from elman.equation import Graph
 from elman.equation.sizes import shape_of
 from elman.layers.forms import Given, reverse
 
-RunPlace = Callable[[int, Call], Result]
+RunLayer = Callable[[int, Sequence[Call]], Sequence[Result]]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def walk(
     given: Given,
     carried: list[Carried],
     fresh: list[Carried] | None,
-    run: RunPlace,
+    run: RunLayer,
     *,
     return_states: bool,
     natural: bool = False,
@@ -58,7 +58,7 @@ def walk(
         given: the call's sequence.
         carried: what each layer and direction starts with.
         fresh: what it becomes at a reset.
-        run: runs one place, layer·directions + direction, forwards in time.
+        run: runs a layer's directions, a call each, forwards in time.
         natural: `run` walks backwards too, where a call asks it to.
 
     Returns:
@@ -70,10 +70,9 @@ def walk(
         below = x
         if layer and plan.dropout:
             x = given.form.dropout(x, plan.dropout)
-        parts = []
-        for direction in range(plan.directions):
-            place = layer * plan.directions + direction
-            call = Call(
+        places = range(layer * plan.directions, (layer + 1) * plan.directions)
+        asked = [
+            Call(
                 x,
                 carried[place],
                 None if fresh is None else fresh[place],
@@ -82,12 +81,16 @@ def walk(
                 *_extras(plan, x, sizes, given.further),
                 return_states,
             )
-            if direction and natural:
-                part = run(place, replace(call, backwards=True))
-            else:
-                part = _backwards(place, call, run) if direction else run(place, call)
-            parts.append(part)
-            last.append(part.carried)
+            for place in places
+        ]
+        if plan.directions == 2 and natural:
+            parts = run(layer, [asked[0], replace(asked[1], backwards=True)])
+        elif plan.directions == 2:
+            one, other = run(layer, [asked[0], _turned(asked[1])])
+            parts = [one, _turned_back(asked[1], other)]
+        else:
+            parts = run(layer, asked)
+        last += [part.carried for part in parts]
         x = torch.cat([p.out for p in parts], -1) if len(parts) > 1 else parts[0].out
         if plan.residual and layer:
             x = x + below
@@ -97,8 +100,8 @@ def walk(
     return x, last, history
 
 
-def _backwards(place: int, call: Call, run: RunPlace) -> Result:
-    """Run a call from each row's end to its start, with results in the order of time.
+def _turned(call: Call) -> Call:
+    """A call with the time of each row turned around.
 
     A segment is left at its first step, so the state is reset after that step: before the one that
     follows in this direction.
@@ -111,20 +114,13 @@ def _backwards(place: int, call: Call, run: RunPlace) -> Result:
             steps = torch.arange(after.shape[0], device=after.device).unsqueeze(1)
             after = after & (steps < lengths - 1)
         turned = reverse(after, lengths)
-    result = run(
-        place,
-        Call(
-            reverse(call.x, lengths),
-            call.carried,
-            call.fresh,
-            lengths,
-            turned,
-            {name: reverse(value, lengths) for name, value in call.step_extras.items()},
-            call.sequence_extras,
-            call.return_states,
-        ),
-    )
-    carried = result.carried
+    extras = {name: reverse(value, lengths) for name, value in call.step_extras.items()}
+    return replace(call, x=reverse(call.x, lengths), resets=turned, step_extras=extras)
+
+
+def _turned_back(call: Call, result: Result) -> Result:
+    """What a call that was turned around gave, in the order of time."""
+    lengths, resets, carried = call.lengths, call.resets, result.carried
     if resets is not None:
         # A reset comes with what to become.
         carried = tuple(

@@ -73,6 +73,13 @@ def run(kernels: Kernels, sizes: Any, parameters: Any, call: Call) -> Result:
     return run(kernels, sizes, parameters, call)
 
 
+def run_beside(kernels: Kernels, sizes: Any, parameters: Any, calls: Any) -> list[Result]:
+    """Run calls of one cell side by side; see `elman.backends.cpu.calls.run_beside`."""
+    from elman.backends.cpu.calls import run_beside
+
+    return run_beside(kernels, sizes, parameters, calls)
+
+
 def run_plain(
     kernels: Kernels, sizes: Any, parameters: Any, x: torch.Tensor, states: Any
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:

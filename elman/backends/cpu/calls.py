@@ -13,22 +13,13 @@ from torch import Tensor
 
 from elman.backends import reference
 from elman.backends.call import Call, Carried, Result
-from elman.backends.cpu.again import by_reference
+from elman.backends.cpu.autograd import Job, found, named
 from elman.backends.cpu.geometry import Geometry, packed_rows, ragged, whole
 from elman.backends.cpu.kernel import Kernels
-from elman.backends.cpu.memory import empty
+from elman.backends.cpu.memory import address
 from elman.backends.cpu.sources import Parameters, by_name, own
-from elman.backends.cpu.walk import (
-    Cotangents,
-    Given,
-    Planes,
-    Walk,
-    backward,
-    forward,
-    given_of,
-)
+from elman.backends.cpu.walk import Given, Walk
 from elman.backends.reference import ages_of, delayed_input
-from elman.backends.torch_kernel import in_transform
 from elman.equation.evaluate import value_of
 from elman.equation.graph import Graph
 from elman.equation.sizes import number
@@ -60,40 +51,88 @@ def run(kernels: Kernels, sizes: Mapping[str, int], parameters: Parameters, call
         InputError: a tensor is not of the type of x, not on the CPU, or has no memory.
         SizeError: the parameters do not have the shapes that the sizes ask for.
     """
+    return run_beside(kernels, sizes, [parameters], [call])[0]
+
+
+def run_beside(
+    kernels: Kernels,
+    sizes: Mapping[str, int],
+    parameters: Sequence[Parameters],
+    calls: Sequence[Call],
+) -> list[Result]:
+    """Run calls of one cell side by side, each on its share of the threads, as for the directions
+    of a layer.
+
+    Args:
+        kernels: those of the cell.
+        sizes: the number of every size.
+        parameters: for each call those of the cell.
+        calls: what is asked for, of as many steps and rows each.
+
+    Returns:
+        list[Result]: for each call what `run` gives, to the bit.
+
+    Raises:
+        InputError, SizeError: as `run`.
+    """
     if torch.is_autocast_enabled("cpu"):
         # Inputs may come in half precision; what torch computes here would be in it too.
         with torch.autocast("cpu", enabled=False):
-            return run(kernels, sizes, parameters, _of_one_type(call, parameters.tensors))
-    steps, batch = call.x.shape[:2]
-    if not batch:
-        return _by_torch(kernels.graph, sizes, parameters, call)
-    affordable(kernels, sizes, call.x)
-    if call.lengths is None and call.resets is None:
-        geometry = whole(steps, batch, call.backwards)
-    else:
-        geometry = ragged(steps, call.lengths, call.resets, batch, call.backwards)
-    graph, original = kernels.graph, parameters
-    begun = _beginning(call, geometry)
-    lines = dict(zip((line.name for line in graph.lines), begun[len(graph.states) :], strict=True))
-    given = _given(kernels, sizes, parameters, call, geometry, begun, lines)
-    state_lines = any(line.kind == "state" for line in graph.lines)
-    tensors, places = given.parameters
-    if not checked(kernels, given, call.x.dtype):
-        return _by_torch(graph, sizes, original, call)
-    walk = Walk(
-        kernels, sizes, geometry, call.return_states or state_lines, places,
-        tuple(tuple(t.shape) for t in tensors), call.x.dtype,
-    )  # fmt: skip
-    out, finals, every = _walked(walk, given)
-    carried = _carried(walk, call, given, finals, every, lines)
-    states = None
-    if call.return_states:
-        # The state that is the output has memory of its own, as each result has.
-        states = tuple(
-            _timed(value.clone() if value is out else value, call)
-            for value in (every[s.name] for s in graph.states)
-        )
-    return Result(_timed(out, call), carried, states)
+            pairs = zip(calls, parameters, strict=True)
+            fitted = [_of_one_type(call, own.tensors) for call, own in pairs]
+            return run_beside(kernels, sizes, parameters, fitted)
+    pairs = list(zip(parameters, calls, strict=True))
+    made = []
+    if calls[0].x.shape[1]:
+        affordable(kernels, sizes, calls[0].x)
+        made = [_Begun(kernels, sizes, own, call, len(pairs)) for own, call in pairs]
+    if not made or not all(checked(kernels, b.given, b.walk.dtype) for b in made):
+        return [_by_torch(kernels.graph, sizes, own, call) for own, call in pairs]
+    results = found([Job(begun.walk, begun.given) for begun in made])
+    return [begun.result(one) for begun, one in zip(made, results, strict=True)]
+
+
+class _Begun:
+    """A call that is ready to be walked, and what it gives then."""
+
+    def __init__(
+        self,
+        kernels: Kernels,
+        sizes: Mapping[str, int],
+        parameters: Parameters,
+        call: Call,
+        beside: int,
+    ):
+        steps, batch = call.x.shape[:2]
+        if call.lengths is None and call.resets is None:
+            geometry = whole(steps, batch, call.backwards)
+        else:
+            geometry = ragged(steps, call.lengths, call.resets, batch, call.backwards)
+        graph, begun = kernels.graph, _beginning(call, geometry)
+        names = (line.name for line in graph.lines)
+        self.call = call
+        self.lines = dict(zip(names, begun[len(graph.states) :], strict=True))
+        self.given = _given(kernels, sizes, parameters, call, geometry, begun, self.lines)
+        every = call.return_states or any(line.kind == "state" for line in graph.lines)
+        tensors, places = self.given.parameters
+        shapes = tuple(tuple(t.shape) for t in tensors)
+        self.walk = Walk(
+            kernels, sizes, geometry, every, places, shapes, call.x.dtype, beside
+        )  # fmt: skip
+
+    def result(self, tensors: Sequence[Tensor]) -> Result:
+        """The call's result, from what its walk gave."""
+        call = self.call
+        out, finals, every = named(self.walk, tensors)
+        carried = _carried(self.walk, call, self.given, finals, every, self.lines)
+        states = None
+        if call.return_states:
+            # The state that is the output has memory of its own, as each result has.
+            states = tuple(
+                _timed(value.clone() if value is out else value, call)
+                for value in (every[s.name] for s in self.walk.kernels.graph.states)
+            )
+        return Result(_timed(out, call), carried, states)
 
 
 def run_plain(
@@ -136,8 +175,8 @@ def run_plain(
     geometry = whole(x.shape[0], x.shape[1])
     shapes = tuple([tuple(t.shape) for t in parameters.tensors])
     walk = Walk(kernels, sizes, geometry, False, parameters.places, shapes, x.dtype)
-    found = _found(walk, given)
-    return found[0].view(x.shape[0], x.shape[1], -1), found[1:]
+    out, *last = found([Job(walk, given)])[0]
+    return out.view(x.shape[0], x.shape[1], -1), tuple(last)
 
 
 def _timed(rows: Tensor, call: Call) -> Tensor:
@@ -203,14 +242,6 @@ def checked(kernels: Kernels, given: Given, dtype: torch.dtype) -> bool:
                     )
                 return False
     return True
-
-
-def address(tensor: Tensor) -> int:
-    """Where a tensor's memory begins; 0 where it has none."""
-    try:
-        return tensor.data_ptr()
-    except RuntimeError:
-        return 0
 
 
 # Rows in order.
@@ -333,153 +364,3 @@ def _carried(walk: Walk, call: Call, given: Given, finals, every, lines) -> Carr
         )
         result.append(delayed[:, ends - 1, torch.arange(batch, device="cpu")].transpose(0, 1))
     return tuple(result)
-
-
-# The walk under autograd.
-
-
-def _walked(walk: Walk, given: Given):
-    """Outputs, last states and, where asked for, all states, by name."""
-    return _named(walk, _found(walk, given))
-
-
-def _found(walk: Walk, given: Given) -> tuple[Tensor, ...]:
-    """Outputs, last states and, where asked for, all states that are not the output."""
-    tensors = [
-        *given.parameters.tensors, *given.steps.values(), *given.sequences.values(),
-        *given.beginnings.values(),
-    ]  # fmt: skip
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        names = tuple(given.steps), tuple(given.sequences), tuple(given.beginnings)
-        return _Function.apply(walk, names, *tensors)
-    planes = forward(walk, _in_order(walk, given), training=False)
-    return _results(walk, planes, training=False)
-
-
-def _in_order(walk: Walk, given: Given) -> Given:
-    """The inputs of each step as the kernel wants them."""
-    if walk.geometry.take is None:
-        return given
-    steps = {name: packed_rows(value, walk.geometry) for name, value in given.steps.items()}
-    return replace(given, steps=steps)
-
-
-def _named(walk: Walk, found: Sequence[Tensor]):
-    graph = walk.kernels.inner
-    count = len(graph.states)
-    out, finals, every = found[0], found[1 : 1 + count], list(found[1 + count :])
-    names = [s.name for s in graph.states]
-    by_name = {}
-    if walk.every:
-        for name, index in zip(names, graph.new_states, strict=True):
-            by_name[name] = out if index == graph.output else every.pop(0)
-    return out, dict(zip(names, finals, strict=True)), by_name
-
-
-def _results(walk: Walk, planes: Planes, *, training: bool) -> tuple[Tensor, ...]:
-    """The outputs, the last states, and all states that are not the output, as plain tensors."""
-    graph, geometry, depth = walk.kernels.inner, walk.geometry, walk.kernels.depth
-    start = geometry.outputs(depth)
-    finals, every = [], []
-    out = planes.output
-    if out is not None:
-        dims = graph.nodes[graph.output].dims
-        out = _shaped(geometry.spread(out, 0), dims, walk.sizes)
-    for state, index in zip(graph.states, graph.new_states, strict=True):
-        plane = planes.states[state.name]
-        full = training or walk.every or index == graph.output
-        ends = geometry.ends(depth) if full else geometry.ring_ends(depth)
-        finals.append(_shaped(plane[ends], state.dims, walk.sizes).clone())
-        if index == graph.output:
-            # Two states may be the output.
-            if out is None:
-                rows = geometry.spread(plane, start)
-                out = _shaped(rows, state.dims, walk.sizes)
-                if training and out is rows and geometry.inverse is None:
-                    # The backward reads this memory; outputs may be changed in place.
-                    out = empty(rows.shape[0], rows.shape[1], rows.dtype).copy_(rows)
-        elif walk.every:
-            # Of several views that a function returns torch lets none be changed in place.
-            every.append(_shaped(geometry.spread(plane, start), state.dims, walk.sizes).clone())
-    assert out is not None
-    return (out, *finals, *every)
-
-
-def _shaped(rows: Tensor, dims: Sequence[str], sizes: Mapping[str, int]) -> Tensor:
-    """Rows without the columns that fill them up."""
-    if not dims:
-        return rows[:, 0].contiguous()
-    units = number(dims[0], sizes)
-    return rows if rows.shape[1] == units else rows[:, :units].contiguous()
-
-
-class _Function(torch.autograd.Function):
-    """The walk and its gradient; a second derivative comes from the reference."""
-
-    @staticmethod
-    def forward(ctx, walk: Walk, names: tuple, *tensors: Tensor):
-        given = _in_order(walk, given_of(walk, names, tensors))
-        planes = forward(walk, given, training=True)
-        ctx.walk, ctx.names, ctx.states = walk, names, tuple(planes.states)
-        kept = (*planes.states.values(), planes.kept)
-        packed = () if walk.geometry.take is None else given.steps.values()
-        ctx.save_for_backward(*tensors, *packed, *kept)
-        ctx.hooked = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
-        ctx.set_materialize_grads(False)
-        return _results(walk, planes, training=True)
-
-    @staticmethod
-    def backward(ctx, *grads: Tensor | None):
-        walk, names = ctx.walk, ctx.names
-        count = len(walk.shapes) + sum(map(len, names))
-        saved = ctx.saved_tensors
-        tensors, kept = saved[:count], saved[count:]
-        needed = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled() or in_transform() or _without_memory(grads):
-            return (None, None, *by_reference(walk, names, tensors, needed, grads))
-        given = given_of(walk, names, tensors)
-        if walk.geometry.take is not None:
-            given = replace(given, steps=dict(zip(names[0], kept, strict=False)))
-            kept = kept[len(names[0]) :]
-        planes = Planes(dict(zip(ctx.states, kept, strict=False)), None, kept[-1])
-        # Without a second backward to come, what was kept may be written over.
-        # What a hook on saved tensors keeps is not ours.
-        again = ctx.hooked or torch._C._autograd._get_current_graph_task_keep_graph()
-        found = _pulled(walk, given, planes, grads, needed, names, again)
-        groups = (found.steps, found.sequences, found.beginnings)
-        flat = list(found.parameters)
-        flat += [group.get(n) for ns, group in zip(names, groups, strict=True) for n in ns]
-        return (
-            None,
-            None,
-            *(
-                None if g is None or not n else g.reshape(t.shape)
-                for g, t, n in zip(flat, tensors, needed, strict=True)
-            ),
-        )
-
-
-def _without_memory(grads: Sequence[Tensor | None]) -> bool:
-    """Whether a cotangent stands for others (`is_grads_batched`) or for zeros: none to read."""
-    return any(g is not None and g.numel() and not address(g) for g in grads)
-
-
-def _pulled(walk, given, planes, grads, needed, names, again=True) -> Cotangents:
-    out, finals, every = _named(walk, grads)
-    out = None if out is None else packed_rows(out, walk.geometry)
-    if walk.every:
-        # The output's cotangent holds what came for the state that it is.
-        graph = walk.kernels.inner
-        every = {
-            name: None
-            if index == graph.output or every[name] is None
-            else packed_rows(every[name], walk.geometry)
-            for name, index in zip(every, graph.new_states, strict=True)
-        }
-    start = len(walk.shapes)
-    wanted = [n for n, need in zip(names[0], needed[start:], strict=False) if need]
-    found = backward(walk, given, planes, out, finals, every, wanted, again)
-    if walk.geometry.take is not None:
-        for name, rows in found.steps.items():
-            found.steps[name] = walk.geometry.spread(rows, 0)
-    return found

@@ -29,7 +29,6 @@ from elman.equation.sizes import shape_of
 if TYPE_CHECKING:
     from elman.backends.cpu.kernel import Kernels
     from elman.backends.cpu.sources import Source
-    from elman.backends.cpu.walk import Walk
 
 
 @dataclass(frozen=True)
@@ -129,6 +128,7 @@ class _Rows:
 def _captured(program: Program, parameters: Any, call: Call) -> Result:
     """A call in torch's operations and the walk's."""
     from elman.backends.cpu import calls
+    from elman.backends.cpu.autograd import named, results_of
     from elman.backends.cpu.walk import Walk
 
     if torch.is_autocast_enabled("cpu"):
@@ -155,19 +155,12 @@ def _captured(program: Program, parameters: Any, call: Call) -> Result:
         program.text, list(tensors), *groups, steps, batch, every, call.backwards, training
     )
     walk = Walk(kernels, sizes, geometry, every, program.places, (), call.x.dtype)
-    out, finals, states = calls._named(walk, found[: _count(walk)])
+    out, finals, states = named(walk, found[: results_of(walk)])
     carried = calls._carried(walk, call, given, finals, states, lines)
     kept = None
     if call.return_states:
         kept = tuple(calls._timed(states[s.name], call) for s in graph.states)
     return Result(calls._timed(out, call), carried, kept)
-
-
-def _count(walk: Walk) -> int:
-    """How many tensors a walk gives, without what it keeps for its gradient."""
-    graph = walk.kernels.inner
-    more = sum(index != graph.output for index in graph.new_states) if walk.every else 0
-    return 1 + len(graph.states) + more
 
 
 # The walk, opaque to torch.
@@ -208,7 +201,7 @@ def _made(text, parameters, rows, sequences, beginnings, steps, batch, every, ba
     "elman::walk", mutates_args=(), schema=f"({_GIVEN}, {_SHAPE}, bool training) -> Tensor[]"
 )
 def _walk(text, parameters, rows, sequences, beginnings, steps, batch, every, backwards, training):
-    from elman.backends.cpu import calls
+    from elman.backends.cpu import autograd, calls
     from elman.backends.cpu.walk import forward
 
     given_all = (text, parameters, rows, sequences, beginnings, steps, batch, every, backwards)
@@ -216,8 +209,8 @@ def _walk(text, parameters, rows, sequences, beginnings, steps, batch, every, ba
         return [torch.zeros_like(value) for value in _like(*given_all, training)]
     walk, given, _ = _made(*given_all)
     calls.checked(walk.kernels, given, walk.dtype)
-    planes = forward(walk, given, training=training)
-    results = calls._results(walk, planes, training=training)
+    planes = forward([walk], [given], training=training)[0]
+    results = autograd.results(walk, planes, training=training)
     # No result may share memory with another, as an output does with the plane of its state, and
     # each begins where its memory does.
     results = [r.clone(memory_format=torch.contiguous_format) for r in results]
@@ -272,8 +265,9 @@ def _back(
     text, parameters, rows, sequences, beginnings, planes, grads, needed, steps, batch, every,
     backwards,
 ):  # fmt: skip
-    from elman.backends.cpu import calls
+    from elman.backends.cpu.autograd import asked_of
     from elman.backends.cpu.walk import Planes
+    from elman.backends.cpu.walk_back import backward
 
     tensors = (*parameters, *rows, *sequences, *beginnings)
     if not batch:
@@ -282,7 +276,7 @@ def _back(
         text, parameters, rows, sequences, beginnings, steps, batch, every, backwards
     )
     kept = Planes(dict(zip(names[2], planes, strict=False)), None, planes[-1])
-    found = calls._pulled(walk, given, kept, grads, needed, tuple(map(tuple, names)))
+    found = backward([walk], [given], [kept], [asked_of(walk, grads, needed, names)])[0]
     flat = list(found.parameters)
     groups = (found.steps, found.sequences, found.beginnings)
     flat += [group.get(n) for own, group in zip(names, groups, strict=True) for n in own]

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from llvmlite import ir
 
-from elman.backends.cpu import engine, threads
+from elman.backends.cpu import engine
 from elman.backends.cpu.emit import Writer
 from elman.backends.cpu.kernel import products
 from elman.backends.cpu.machine import host
 from elman.backends.cpu.memory import empty
 from elman.backends.cpu.product import panel_width
+from elman.backends.cpu.turn import Function, Stage
 
 PIECE = 128
 # Multiplications that one thread does sooner than another wakes up.
@@ -60,10 +61,9 @@ class Products:
         self.address = _code(element).address("gradient")
         self.zeros = torch.zeros(1, dtype=self.dtype, device="cpu")
 
-    def run(self, jobs: Sequence[Product]) -> None:
-        """Compute every product."""
-        work = sum(j.total * j.rows * j.columns for j in jobs)
-        count = torch.get_num_threads() if work > SMALL else 1
+    def stage(self, jobs: Sequence[Product], count: int, live: list) -> Stage:
+        """What computes every product on up to `count` threads; memory that it needs until then is
+        put in `live`."""
         most_rows = max(j.rows for j in jobs)
         most_columns = -(-max(j.columns for j in jobs) // self.panel) * self.panel
         zeros = self.zeros
@@ -72,6 +72,7 @@ class Products:
             self.zeros = zeros = torch.zeros(most_columns, dtype=self.dtype, device="cpu")
         size = (most_rows + most_columns) * PIECE
         memory = empty(count, size, self.dtype)
+        live += zeros, memory
         words = [
             *self.functions, len(jobs), memory.data_ptr(), size, zeros.data_ptr()
         ]  # fmt: skip
@@ -80,8 +81,12 @@ class Products:
             group = list(alike)
             for number, job in enumerate(group):
                 words += *job, most_rows * PIECE, 0 if number else len(group)
-        block = np.array(words, np.int64)
-        threads.run(self.address, block.ctypes.data, count)
+        return Stage([Function(self.address, np.array(words, np.int64))], count)
+
+
+def is_large(jobs: Sequence[Product]) -> bool:
+    """Whether products are worth waking threads for."""
+    return sum(j.total * j.rows * j.columns for j in jobs) > SMALL
 
 
 def _cotangents(job: Product) -> tuple[bool, int, int]:

@@ -46,6 +46,14 @@ def empty(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(lent)
 
 
+def address(tensor: Tensor) -> int:
+    """Where a tensor's memory begins; 0 where it has none."""
+    try:
+        return tensor.data_ptr()
+    except RuntimeError:
+        return 0
+
+
 def free() -> int:
     """How many bytes lie unused."""
     return sum(size * len(blocks) for size, blocks in list(_free.items()))

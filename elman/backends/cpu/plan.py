@@ -44,6 +44,7 @@ class Plan:
         count: how many threads the rows are split over.
         bases: the names of the addresses that a call brings, in order.
         workspace: elements of memory that a call needs for packed weights.
+        meetings: how often the threads of a call wait for each other: after packing.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Plan:
         self.entries: list[tuple[int, int, int]] = []
         self.tables: list[tuple[int, str, int]] = []
         self.workspace = 0
+        self.meetings = int(bool(self.sized.layout.calls()))
         self.sums: set[str] = set()
         self.filled: dict[str, Filled] = {}
         self._fixed()
@@ -121,10 +123,6 @@ class Plan:
     def chunk(self, geometry: Geometry) -> int:
         """For how many steps the inputs' products are made at once."""
         return min(geometry.steps, self.sized.chunk(-(-geometry.batch // self.count)))
-
-    def run(self, words: np.ndarray) -> None:
-        """Run the kernel on a block of words that `fill` gave."""
-        threads.run(self.sized.address, words.ctypes.data, self.count)
 
     # Entries.
 

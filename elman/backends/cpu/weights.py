@@ -120,18 +120,18 @@ class Weights:
                 whole.add(tensor)
         return whole
 
-    def gradients(
+    def begun(
         self,
         geometry: Geometry,
         given: Given,
         planes: Planes,
         dual: Tensor,
-        zeroed: Tensor,
         made: dict[str, Tensor],
-    ) -> list[Tensor | None]:
-        """The gradient of each of the parameters' tensors; None where none came."""
+        live: list,
+    ) -> tuple[dict[int, Tensor], list[Product]]:
+        """Memory for the matrices' gradients, and the products that fill it once the walk back is
+        over; what these read is put in `live`."""
         plan = self.plan
-        result: list[Tensor | None] = [None] * len(plan.shapes)
         grown: dict[int, Tensor] = {}
         for tensor in self.tensors:
             run = self.runs[-tensor - 1] if tensor < 0 else None
@@ -140,7 +140,30 @@ class Weights:
             width = -(-columns // plan.sized.panel) * plan.sized.panel
             new = dual.new_empty if tensor in self.whole else dual.new_zeros
             grown[tensor] = new(rows, width)
-        self._multiply(geometry, given, planes, dual, made, grown)
+        values: dict[int, tuple[Tensor, int, int]] = {}
+        size, start, apart = plan.bytes, dual.data_ptr(), dual.stride(0)
+        jobs = []
+        for (vector, piece), again in zip(self.pieces, self.again, strict=True):
+            if vector not in values:
+                values[vector] = self._values(vector, geometry, given, planes, made)
+                live.append(values[vector][0])
+            held, place, units = values[vector]
+            target = grown[piece.tensor]
+            jobs.append(
+                Product(
+                    geometry.total, start + piece.column * size, apart, piece.rows,
+                    held.data_ptr() + place * size, held.stride(0), units,
+                    target.data_ptr() + piece.row * target.stride(0) * size, target.stride(0),
+                    again,
+                )
+            )  # fmt: skip
+        return grown, jobs
+
+    def gradients(self, grown: dict[int, Tensor], zeroed: Tensor) -> list[Tensor | None]:
+        """The gradient of each of the parameters' tensors, when all has run; None where none
+        came."""
+        plan = self.plan
+        result: list[Tensor | None] = [None] * len(plan.shapes)
         for tensor, whole in grown.items():
             if tensor >= 0:
                 result[tensor] = whole[:, : plan.shapes[tensor][1]]
@@ -152,26 +175,6 @@ class Weights:
         if self.sums:
             self._add_sums(zeroed, result)
         return result
-
-    def _multiply(self, geometry, given, planes, dual, made, result) -> None:
-        values: dict[int, tuple[Tensor, int, int]] = {}
-        size, start, apart = self.plan.bytes, dual.data_ptr(), dual.stride(0)
-        jobs = []
-        for (vector, piece), again in zip(self.pieces, self.again, strict=True):
-            if vector not in values:
-                values[vector] = self._values(vector, geometry, given, planes, made)
-            held, place, units = values[vector]
-            target = result[piece.tensor]
-            jobs.append(
-                Product(
-                    geometry.total, start + piece.column * size, apart, piece.rows,
-                    held.data_ptr() + place * size, held.stride(0), units,
-                    target.data_ptr() + piece.row * target.stride(0) * size, target.stride(0),
-                    again,
-                )
-            )  # fmt: skip
-        if jobs:
-            self.products.run(jobs)
 
     def _again(self) -> list[bool]:
         """For each piece whether its rows were written before: a weight that several products
