@@ -163,7 +163,7 @@ def test_the_terms_of_every_weight_add_up(case):
 
 
 def test_one_term_and_its_norm():
-    """The term of h at one step is δ h_{k−1}ᵀ, by autograd on a network of its own weight a step."""
+    """A term is δ h_{k−1}ᵀ: by autograd on a network with a weight of its own at each step."""
     layer = double(elman.Recurrent("simple", 2, 3))
     x = torch.randn(6, 2, 2).double()
     us = layer.U_l0.detach().repeat(6, 1, 1).requires_grad_()

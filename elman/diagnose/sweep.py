@@ -6,6 +6,7 @@ Between places autograd goes back; within a place the adjoint does. Both take al
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -103,7 +104,7 @@ def sweep(run: Watched, losses: Tensor, readers: Sequence[Reader], *, inputs: bo
             pulled = pull_back(
                 place,
                 Seeds(own[0], tuple(own[1:])),
-                lambda arrived, r=reader: r.see(chunk.start, arrived),
+                partial(reader.see, chunk.start),
                 roots=reader.roots,
                 inputs=inputs or any(a is place.call.x for a in asked),
             )
