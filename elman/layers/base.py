@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from elman import equation
 from elman.backends import cpu, reference, torch_kernel
-from elman.backends.call import Carried
+from elman.backends.call import Carried as Kept
 from elman.backends.choose import Choice, choose
 from elman.backends.cpu.sources import Parameters, own
 from elman.backends.torch_kernel import Kernel
@@ -24,7 +24,7 @@ from elman.layers import calls, checks
 from elman.layers.explain import explain
 from elman.layers.forms import further_inputs, given
 from elman.layers.stepper import Stepper
-from elman.learning import BPTT
+from elman.learning import BPTT, Carried
 
 DIRECTIONS = ("", "_reverse")
 
@@ -66,7 +66,7 @@ class RecurrentLayer(nn.Module):
             checks.check_flag(owner, name, value)
         checks.check_choice(owner, "initial_state", initial_state, checks.INITIAL_STATES)
         checks.check_backend(owner, backend)
-        checks.check_learning(owner, learning)
+        checks.check_learning(owner, learning, bidirectional=bidirectional)
         checks.check_activation(owner, dense_activation)
         self.input_size, self.hidden_size = sizes["input"], sizes["hidden"]
         self.num_layers, self.bidirectional = num_layers, bidirectional
@@ -114,9 +114,9 @@ class RecurrentLayer(nn.Module):
             and not self.bidirectional
             and not self._dense_widths
             and not base.lines
-            and self.learning.window is None
+            and self.learning == BPTT()
         )
-        self._bare = not (self.residual and self.num_layers > 1) and self.learning.window is None
+        self._bare = not (self.residual and self.num_layers > 1) and self.learning == BPTT()
 
     @property
     def owner(self) -> str:
@@ -153,7 +153,7 @@ class RecurrentLayer(nn.Module):
             "residual": self.residual,
             "dense": list(self._dense_widths) or None,
             "dense_activation": self.dense_activation,
-            "learning": {"window": self.learning.window},
+            "learning": self.learning.options(),
             "backend": self.backend,
         }
 
@@ -206,7 +206,7 @@ class RecurrentLayer(nn.Module):
             if isinstance(linear, nn.Linear):
                 linear.reset_parameters()
 
-    def initial_carried(self, batch: int, like: Tensor) -> list[Carried]:
+    def initial_carried(self, batch: int, like: Tensor) -> list[Kept]:
         """What each layer and direction starts a sequence with: constants, or learned states."""
         graph, result = self.cell.graph, []
         for layer, sizes in enumerate(self._sizes):
@@ -245,6 +245,17 @@ class RecurrentLayer(nn.Module):
                 "the last layer, 'layers' for those of every layer, or False"
             )
         further = further_inputs(self.owner, self.cell.graph, self._sizes[0], inputs)
+        if self.learning.carry is not None:
+            if torch.compiler.is_compiling():
+                from elman.layers.captured import aside
+
+                return aside(self, x, state, lengths, resets, return_states, inputs)
+            return self._forward_carried(x, state, lengths, resets, return_states, further)
+        if isinstance(state, Carried):
+            raise InputError(
+                f"{self.owner}: the state is that of a layer that learns with a carry, and this "
+                f"one's learning is {self.learning}; give state.states"
+            )
         choice = self._choose(resets is not None, bool(return_states))
         captured = torch.compiler.is_compiling()
         if captured and choice.backend != "reference":
@@ -279,6 +290,46 @@ class RecurrentLayer(nn.Module):
             clean=choice.backend != "cpu" or self.learning.window is not None,
         )
         return calls.run_walk(self, got, state, choice, return_states)
+
+    def _forward_carried(self, x, state, lengths, resets, return_states, further):
+        """A call whose credit is carried; see `elman.layers.carried`."""
+        from elman.layers.carried import run_stack
+
+        got = given(
+            self.owner,
+            x,
+            lengths,
+            resets,
+            input_size=self.input_size,
+            dtype=self._weight().dtype,
+            batch_first=self.batch_first,
+            further=further,
+        )
+        return run_stack(self, got, state, return_states)
+
+    def learning_bytes(self, batch: int) -> int:
+        """What the influence of a carry weighs, in bytes; 0 without a carry.
+
+        A call holds it once for each of its windows until the backward pass, and once more for
+        what it returns.
+
+        Args:
+            batch: rows, ≥ 1.
+
+        Example:
+            >>> import elman
+            >>> elman.RNN(2, 3, learning=elman.RTRL()).learning_bytes(batch=4)
+            864
+        """
+        from elman.layers.carried import bytes_of
+
+        return bytes_of(self, batch)
+
+    def learned_initial_states(self, layer: int) -> tuple[Tensor, ...]:
+        """The learned initial states of a layer, in the order of the cell's states, or ()."""
+        if self.initial_state != "learned":
+            return ()
+        return tuple(getattr(self, f"initial_{s.name}_l{layer}") for s in self.cell.graph.states)
 
     def _weight(self) -> Tensor:
         """A tensor of the layer's number type and device."""
@@ -410,6 +461,10 @@ class RecurrentLayer(nn.Module):
             Why: it is the fastest that serves this call.
             Gradient: backpropagation through the whole sequence.
         """
+        if self.learning.carry is not None:
+            from elman.layers.carried import explanation
+
+            return explanation(self, resets is not None, bool(return_states))
         choice = self._choose(resets is not None, bool(return_states))
         whole = lengths is None and not return_states and self._is_whole(choice)
         return explain(

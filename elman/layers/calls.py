@@ -57,7 +57,7 @@ def run_whole(stack: RecurrentLayer, x: Tensor, state: State):
         out = stack._dense(out)
     if not batched:
         out, last = out.squeeze(1), [s.squeeze(1) for s in last]
-    return out, _one_or_all(last)
+    return out, one_or_all(last)
 
 
 def _whole_state(
@@ -94,7 +94,7 @@ def run_single(stack: RecurrentLayer, x: Tensor, state: State):
     kernels = cpu.kernels_of(stack._graphs[stack.training])
     out, last = cpu.run_plain(kernels, sizes, stack._cpu_parameters(0, 0), x, states)
     last = write_state(graph, [last], 1)
-    return out.transpose(0, 1) if stack.batch_first else out, _one_or_all(last)
+    return out.transpose(0, 1) if stack.batch_first else out, one_or_all(last)
 
 
 def run_walk(
@@ -128,14 +128,14 @@ def run_walk(
             out = out * real_steps(out.shape[0], got.lengths).unsqueeze(-1)
     restore = got.form.restore
     states = write_state(graph, last, stack.directions)
-    results = [restore(out), _one_or_all([got.form.restore_state(s) for s in states])]
+    results = [restore(out), one_or_all([got.form.restore_state(s) for s in states])]
     if return_states:
-        every = [_one_or_all([restore(s) for s in states]) for states in history]
+        every = [one_or_all([restore(s) for s in states]) for states in history]
         results.append(tuple(every) if return_states == "layers" else every[-1])
     return tuple(results)
 
 
-def _one_or_all(parts: Sequence[Any]) -> Any:
+def one_or_all(parts: Sequence[Any]) -> Any:
     """torch.nn's form: the one there is, or a tuple."""
     return parts[0] if len(parts) == 1 else tuple(parts)
 

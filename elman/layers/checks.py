@@ -122,14 +122,21 @@ def check_activation(owner: str, name: object) -> None:
         )
 
 
-def check_learning(owner: str, learning: object) -> None:
+def check_learning(owner: str, learning: object, *, bidirectional: bool = False) -> None:
     """Check the way of learning; None stands for plain backpropagation through time."""
-    if learning is not None and not isinstance(learning, BPTT):
+    if learning is None:
+        return
+    if not isinstance(learning, BPTT):
         raise ArgumentTypeError(
-            f"{owner}: learning is {learning!r}; give elman.BPTT() or elman.BPTT(window=…)"
+            f"{owner}: learning is {learning!r}; give elman.BPTT(), elman.BPTT(window=…), "
+            "elman.BPTT(window=…, carry='exact') or elman.RTRL()"
         )
-    if learning is not None and learning.carry is not None:
-        raise InputError(f"{owner}: learning with carry={learning.carry!r} is not built yet")
+    if learning.carry is not None and bidirectional:
+        raise InputError(
+            f"{owner}: bidirectional=True cannot learn with carry={learning.carry!r}: the reverse "
+            "direction begins with steps that a stream has not seen yet. Build the layer with "
+            "bidirectional=False, or learning=elman.BPTT()"
+        )
 
 
 def check_input(

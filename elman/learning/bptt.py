@@ -103,7 +103,7 @@ class BPTT:
             cut = tuple(c.detach() for c in carried) if start else carried
             part = run(_window(call, start, start + self.window, cut))
             if call.lengths is not None and start:
-                part = _without_ended(part, call.lengths > start, carried)
+                part = without_ended(part, call.lengths > start, carried)
             carried = part.carried
             parts.append(part)
         states = None
@@ -164,7 +164,7 @@ def _window(call: Call, start: int, end: int, carried: Carried) -> Call:
     )
 
 
-def _without_ended(part: Result, alive: Tensor, before: Carried) -> Result:
+def without_ended(part: Result, alive: Tensor, before: Carried) -> Result:
     """A window's result, where rows that had ended before it keep what they ended with."""
 
     def keep(new: Tensor, old: Tensor | None, rows: int) -> Tensor:

@@ -12,18 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from elman.backends.call import Carried as Kept
 from elman.equation.adjoint import Adjoint
 from elman.equation.graph import Graph
 from elman.equation.sizes import shape_of
+from elman.equation.split import name_of
 from elman.learning.programs import adjoint_of
-
-LOOKUP = "lookup"
 
 
 class Weight(NamedTuple):
@@ -63,6 +63,7 @@ class Place:
             an input below which nothing is trained are left out: no weight has an influence there.
         first: the row of s at which its state begins.
         residual: whether its input is added to its output.
+        padding: of a lookup the row that is never trained, or None.
     """
 
     graph: Graph | None
@@ -72,6 +73,7 @@ class Place:
     keeps: tuple[int, ...] = ()
     first: int = 0
     residual: bool = False
+    padding: int | None = None
 
     @cached_property
     def rows(self) -> int:
@@ -82,6 +84,15 @@ class Place:
     def columns(self) -> int:
         """The number of its trained values."""
         return sum(math.prod(w.shape) for w in self.weights)
+
+    @cached_property
+    def parts(self) -> tuple[slice, ...]:
+        """For each of `shapes` its entries among those of the place's state."""
+        found, start = [], 0
+        for shape in self.shapes:
+            found.append(slice(start, start + math.prod(shape)))
+            start += math.prod(shape)
+        return tuple(found)
 
     @property
     def adjoint(self) -> Adjoint:
@@ -115,12 +126,12 @@ class Chain:
     @property
     def weights(self) -> list[Tensor]:
         """The value of every trained weight, place by place in the order of `Place.weights`."""
-        found = []
-        for place, values, initial in zip(self.places, self.values, self.initial, strict=True):
-            for weight in place.weights:
-                of_state = weight.state is not None
-                found.append(initial[weight.state] if of_state else values[weight.node or 0])
-        return found
+        each = zip(self.places, self.values, self.initial, strict=True)
+        return [
+            values[weight.node or 0] if weight.state is None else initial[weight.state]
+            for place, values, initial in each
+            for weight in place.weights
+        ]
 
     @property
     def like(self) -> Tensor:
@@ -178,14 +189,70 @@ class Window:
 
 def flat_rows(parts: Sequence[Tensor], lead: int = 1) -> Tensor:
     """Parts of a state as one tensor: `lead` axes (the batch first), then the entries of s."""
-    import torch
-
     flat = [p.reshape(*p.shape[:lead], -1) for p in parts]
     return flat[0] if len(flat) == 1 else torch.cat(flat, -1)
 
 
-def shapes_of(graph: Graph, sizes: Mapping[str, int]) -> tuple[tuple[int, ...], ...]:
-    """The shape of each part of what a layer carries on: its states, then its delay lines."""
-    states = [shape_of(s.dims, sizes) for s in graph.states]
-    lines = [(line.depth, *shape_of(line.dims, sizes)) for line in graph.lines]
-    return (*states, *lines)
+def place_of(
+    graph: Graph,
+    sizes: Mapping[str, int],
+    trained: frozenset[int],
+    *,
+    learned: bool = False,
+    first: int = 0,
+    residual: bool = False,
+    below: bool = False,
+) -> Place:
+    """The place of a graph.
+
+    Args:
+        graph: its step, with or without states.
+        sizes: its sizes by name.
+        trained: the nodes of `parameter_values` whose tensors are trained.
+        learned: whether its initial states are trained.
+        first: the number of entries of s before its own.
+        residual: whether its input is added to its output.
+        below: whether something below it is trained, so that its input depends on weights.
+    """
+    return _place(graph, tuple(sizes.items()), trained, learned, first, residual, below)
+
+
+@cache
+def _place(graph, pairs, trained, learned, first, residual, below) -> Place:
+    sizes = dict(pairs)
+    weights: list[Weight] = []
+    start = 0
+    for node in _by_vector(adjoint_of(graph)):
+        if node in trained:
+            shape = shape_of(graph.nodes[node].dims, sizes)
+            weights.append(Weight(name_of(graph, node), node, None, shape, start))
+            start += math.prod(shape)
+    for state, declared in enumerate(graph.states) if learned else ():
+        shape = shape_of(declared.dims, sizes)
+        weights.append(Weight(f"initial_{declared.name}", None, state, shape, start))
+        start += math.prod(shape)
+    shapes = [shape_of(s.dims, sizes) for s in graph.states]
+    keeps = list(range(len(shapes)))
+    for place, line in enumerate(graph.lines, len(shapes)):
+        if line.kind == "state" or (below and line.name == graph.inputs[0].name):
+            keeps.append(place)
+            shapes.append((line.depth, *shape_of(line.dims, sizes)))
+    return Place(graph, sizes, tuple(weights), tuple(shapes), tuple(keeps), first, residual)
+
+
+def _by_vector(backward: Adjoint) -> list[int]:
+    """The weights of a step: matrices by the vector that they multiply, then all others."""
+    order: dict[int, tuple[int, int]] = {}
+    for product in backward.products:
+        order.setdefault(product.weight, (0, product.vector))
+    for bilinear in backward.bilinear:
+        order.setdefault(bilinear.weight, (1, bilinear.first))
+    for node in backward.vectors:
+        order.setdefault(node, (2, 0))
+    return sorted(order, key=lambda node: (*order[node], node))
+
+
+def lookup_of(rows: int, width: int, *, trained: bool, padding: int | None = None) -> Place:
+    """The place of a table of vectors that whole numbers pick from."""
+    weights = (Weight("weight", 0, None, (rows, width), 0),) if trained else ()
+    return Place(None, {"rows": rows, "width": width}, weights, padding=padding)

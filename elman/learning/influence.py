@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from elman.errors import InputError
+from elman.errors import InputError, SizeError
 from elman.learning.chain import Chain, Window, flat_rows
 
 
@@ -33,12 +33,21 @@ class Carried(NamedTuple):
 class Carrier(Protocol):
     """One way of carrying credit from window to window. All of it is without autograd."""
 
+    def shapes(self, chain: Chain, batch: int) -> list[tuple[int, ...]]:
+        """The shape of each tensor of the influence of `batch` rows."""
+        ...
+
     def bytes(self, chain: Chain, batch: int) -> int:
         """What the influence of `batch` rows weighs."""
         ...
 
-    def start(self, chain: Chain, batch: int) -> tuple[Tensor, ...]:
-        """The influence on a state that nothing but learned initial states has made."""
+    def start(self, chain: Chain, batch: int, *, given: bool = False) -> tuple[Tensor, ...]:
+        """The influence on a state at the beginning of a stream.
+
+        Args:
+            given: whether the state came from outside, so that no learned initial state has an
+                influence on it.
+        """
         ...
 
     def gradient(
@@ -75,6 +84,20 @@ def carrier_of(carry: str, chain: Chain) -> Carrier:
     raise InputError(f"carry {carry!r} is not built yet; use carry='exact'")
 
 
+def check_influence(
+    owner: str, carrier: Carrier, chain: Chain, batch: int, influence: tuple[Tensor, ...]
+) -> None:
+    """Raise SizeError where an influence is not of this chain, method and batch."""
+    expected = [tuple(shape) for shape in carrier.shapes(chain, batch)]
+    found = [tuple(t.shape) for t in influence]
+    if found != expected:
+        raise SizeError(
+            f"{owner}: the influence has tensors of the shapes {found}; expected {expected} for "
+            f"this carry, these trained weights and {batch} rows. Begin anew with "
+            "state.states, or pass the state that this layer returned"
+        )
+
+
 def attach(
     carrier: Carrier, chain: Chain, influence: tuple[Tensor, ...], parts: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
@@ -101,15 +124,14 @@ def attach(
 
 class _Attach(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, carrier, chain, parts, tensors, *given):
+    def forward(ctx: Any, carrier: Any, chain: Any, parts: Any, tensors: Any, *given: Any) -> Any:
         ctx.carrier, ctx.chain, ctx.parts = carrier, chain, parts
         ctx.save_for_backward(*given[parts : parts + tensors])
-        ctx.like = [(p.shape, p) for p in given[:parts]]
         return tuple(p.view_as(p) for p in given[:parts])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *cotangents):
+    def backward(ctx: Any, *cotangents: Any) -> Any:
         influence = ctx.saved_tensors
         found = ctx.carrier.gradient(ctx.chain, influence, flat_rows(cotangents))
         return (None, None, None, None, *(None for _ in range(ctx.parts)),

@@ -37,9 +37,10 @@ class Programs:
         backward: the adjoint.
         still: what depends on no cotangent, for all steps at once.
         walk: what the cotangents of old states need, step after step backwards.
-        rest: what the weights and the input need besides, for all steps at once.
+        rest: what the weights need besides, for all steps at once.
+        inputs: so with the input.
         read: values that change by row, and that `walk` reads.
-        read_after: so with `rest`.
+        read_after: so with `rest` and `inputs`.
         kept: cotangents of the walk that `rest` reads or that are results.
     """
 
@@ -47,6 +48,7 @@ class Programs:
     still: tuple[Instruction, ...]
     walk: tuple[Instruction, ...]
     rest: tuple[Instruction, ...]
+    inputs: tuple[Instruction, ...]
     read: tuple[int, ...]
     read_after: tuple[int, ...]
     kept: tuple[int, ...]
@@ -65,15 +67,20 @@ def programs(graph: Graph, sizes: tuple[tuple[str, int], ...], dtype: torch.dtyp
     nodes, moved, first = backward.nodes, backward.moved, len(graph.nodes)
     compiled = partial(_compiled, backward, dict(sizes), dtype)
     walk = [i for i in backward.needed(_old(backward)) if moved[i]]
-    results = _results(backward)
+    into_x = [i for name, i in backward.inputs.items() if name == graph.inputs[0].name]
+    results = [*(p.cotangent for p in (*backward.products, *backward.bilinear)),
+               *backward.vectors.values()]  # fmt: skip
     rest = [i for i in backward.needed(results) if moved[i] and i not in set(walk)]
-    asked = {a for i in (*walk, *rest) for a in nodes[i].args if not moved[a]}
+    before = {*walk, *rest}
+    inputs = [i for i in backward.needed(into_x) if moved[i] and i not in before]
+    after = (*rest, *inputs)
+    asked = {a for i in (*walk, *after) for a in nodes[i].args if not moved[a]}
     still = [
         i
         for i in sorted(_needed(nodes, asked | backward.factors))
         if not (i < first and (nodes[i].op in _LEAVES or _given(graph, i)))
     ]
-    later = {a for i in rest for a in nodes[i].args} | set(results)
+    later = {a for i in after for a in nodes[i].args} | {*results, *into_x}
 
     def of_rows(indices: Iterable[int]) -> tuple[int, ...]:
         read = {a for i in indices for a in nodes[i].args if not moved[a]}
@@ -84,9 +91,10 @@ def programs(graph: Graph, sizes: tuple[tuple[str, int], ...], dtype: torch.dtyp
         tuple(map(compiled, still)),
         tuple(map(compiled, walk)),
         tuple(map(compiled, rest)),
+        tuple(map(compiled, inputs)),
         of_rows(walk),
-        of_rows(rest),
-        tuple(sorted(i for i in later if moved[i] and i not in set(rest))),
+        of_rows(after),
+        tuple(sorted(i for i in later if moved[i] and i not in set(after))),
     )
 
 
@@ -100,13 +108,6 @@ def _given(graph: Graph, index: int) -> bool:
 
 def _old(backward: Adjoint) -> tuple[int, ...]:
     return (*backward.states.values(), *backward.delayed.values())
-
-
-def _results(backward: Adjoint) -> list[int]:
-    first = backward.graph.inputs[0].name
-    pairs = (p.cotangent for p in (*backward.products, *backward.bilinear))
-    x = (i for name, i in backward.inputs.items() if name == first)
-    return [*x, *pairs, *backward.vectors.values()]
 
 
 def _needed(nodes: Sequence[Node], roots: Iterable[int]) -> set[int]:

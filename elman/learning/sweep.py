@@ -8,7 +8,7 @@ walk back over time whatever its number of rows. Everything here is without auto
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -48,6 +48,18 @@ class Values:
     @property
     def graph(self) -> Graph:
         return self.programs.backward.graph
+
+    def part(self, start: int, stop: int) -> Values:
+        """The values of some of the steps; `carried` stays that of the whole window."""
+        if start == 0 and stop == self.time:
+            return self
+        levels = self.programs.backward.levels
+        nodes = [
+            v[start:stop] if isinstance(v, Tensor) and level != PARAMETER and len(v) > 1 else v
+            for v, level in zip(self.nodes, levels, strict=True)
+        ]
+        real, resets = (None if m is None else m[start:stop] for m in (self.real, self.resets))
+        return replace(self, nodes=nodes, time=stop - start, real=real, resets=resets)
 
     def over_time(self, index: int) -> Tensor:
         """The value of a node at every step, (time, batch, …)."""
@@ -270,7 +282,11 @@ def _first_again(value: Tensor, real: Tensor | None) -> Tensor:
 
 
 def pull(
-    values: Values, out: Tensor | None = None, last: Kept | None = None, *, basis: int | None = None
+    values: Values,
+    out: Tensor | None = None,
+    last: tuple[Tensor | None, ...] | None = None,
+    *,
+    x: bool = True,
 ) -> Pulled:
     """Many cotangents at once, back through a window.
 
@@ -278,19 +294,33 @@ def pull(
         values: of the window.
         out: cotangents of the outputs, (time, batch, basis, size); None for zeros.
         last: cotangents of what the window carries on, states and then delay lines,
-            (batch, basis, …) each, at each row's own last real step; None for zeros.
-        basis: how many cotangents, where neither says it.
+            (batch, basis, …) each, at each row's own last real step; None for zeros, of each or
+            of all.
+        x: whether the input's cotangents are wanted.
 
     Returns:
         Pulled: their pull-back to the window's start, its inputs, and its weights.
+
+    Raises:
+        InputError: no cotangents are given.
+
+    Example:
+        >>> import elman, torch
+        >>> graph = elman.cells.get("simple").graph
+        >>> weights = {"W": torch.eye(2), "U": 0.5 * torch.eye(2), "b": torch.zeros(2)}
+        >>> start = (torch.zeros(1, 2),)
+        >>> values = window_values(graph, weights, torch.zeros(3, 1, 2), start)
+        >>> pull(values, last=(torch.eye(2).unsqueeze(0),)).carried[0]
+        tensor([[[0.1250, 0.0000],
+                 [0.0000, 0.1250]]])
     """
     walk = _Walk(values, out, last, _basis_of(out, last))
     for t in reversed(range(values.time)):
         walk.step(t)
-    return walk.finish()
+    return walk.finish(x)
 
 
-def _basis_of(out: Tensor | None, last: Kept | None) -> int:
+def _basis_of(out: Tensor | None, last: tuple[Tensor | None, ...] | None) -> int:
     """How many cotangents there are."""
     given = [(2, out)] if out is not None else []
     given += [(1, part) for part in last or () if part is not None]
@@ -387,18 +417,18 @@ class _Walk:
         count = len(self.states)
         self.states, self.lines = both[:count], both[count:]
 
-    def finish(self) -> Pulled:
+    def finish(self, wanted: bool) -> Pulled:
         """What all steps at once still have to do."""
         values, programs, nodes = self.values, self.values.programs, self.nodes
         for index in programs.read_after:
             nodes[index] = values.nodes[index].unsqueeze(2)
         for index, steps in self.kept.items():
             nodes[index] = _over_time(steps)
-        for index, evaluate, args in programs.rest:
+        for index, evaluate, args in (*programs.rest, *(programs.inputs if wanted else ())):
             nodes[index] = evaluate(*[nodes[a] for a in args])
-        backward, graph = self.backward, self.graph
-        x = self._node(backward.inputs.get(graph.inputs[0].name))
-        if any(part is not None for part in self.into_x):
+        backward, graph, x = self.backward, self.graph, None
+        if wanted:
+            x = self._node(backward.inputs.get(graph.inputs[0].name))
             x = _plus(x, _over_time(self.into_x))
         pairs = [
             Pair(p.weight, nodes[p.cotangent], values.over_time(p.vector))

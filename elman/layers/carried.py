@@ -1,0 +1,321 @@
+"""A call under a carry: window after window through a whole chain of layers.
+
+A window's state is detached, joined to the weights that made it (`elman.learning.influence`), and
+goes through every link before the next window begins, since the influence on an upper layer's state
+passes through it. Masks are drawn for the whole call first, link by link, as without a carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from elman.backends import torch_kernel
+from elman.backends.call import Call, Result
+from elman.backends.call import Carried as Kept
+from elman.errors import InputError
+from elman.layers.calls import one_or_all, plan_of, run_place
+from elman.layers.explain import explain
+from elman.layers.forms import UNBATCHED, Given, real_steps
+from elman.layers.links import Link, chain_of, links_of
+from elman.layers.states import read_state, write_state
+from elman.layers.walk import draw_masks
+from elman.learning.bptt import BPTT, without_ended
+from elman.learning.chain import Chain, Seen, Window
+from elman.learning.influence import Carried, Carrier, attach, carrier_of, check_influence
+from elman.learning.space import refuse_what_does_not_fit
+
+if TYPE_CHECKING:
+    from elman.layers.base import RecurrentLayer
+
+State = Carried | Tensor | Sequence[Tensor] | None
+
+
+def run_stack(stack: RecurrentLayer, got: Given, state: State, return_states: bool | str):
+    """A stack under a carry: (out, Carried), or with every state as in `calls.run_walk`."""
+    graph = stack.cell.graph
+    batch, batched = got.x.shape[1], got.form.kind != UNBATCHED
+    influence = state.influence if isinstance(state, Carried) else ()
+    states = state.states if isinstance(state, Carried) else state
+    refuse(stack.owner, got, states, carried=isinstance(state, Carried))
+    if states is None:
+        carried = stack.initial_carried(batch, got.x)
+    else:
+        carried = read_state(stack.owner, graph, stack._sizes, 1, states, got.x, batched=batched)
+    begun = influence or states is None
+    passed = run(
+        stack.owner, links_of(stack), got, carried, influence, stack.learning,
+        given=not begun, return_states=bool(return_states),
+    )  # fmt: skip
+    out = passed.out
+    if stack.dense is not None:
+        out = stack._dense(out)
+        if got.lengths is not None:
+            out = out * real_steps(out.shape[0], got.lengths).unsqueeze(-1)
+    restore, restore_state = got.form.restore, got.form.restore_state
+    last = one_or_all([restore_state(s) for s in write_state(graph, passed.carried, 1)])
+    results: list[Any] = [restore(out), Carried(last, passed.influence)]
+    if return_states:
+        every = [one_or_all([restore(s) for s in layer]) for layer in passed.states]
+        results.append(tuple(every) if return_states == "layers" else every[-1])
+    return tuple(results)
+
+
+def refuse(owner: str, got: Given, states: Any, *, carried: bool) -> None:
+    """Raise InputError where a call cannot be carried, and name what it is."""
+    if torch_kernel.in_transform():
+        raise InputError(
+            f"{owner}: a carry cannot go through a transform of torch.func; call the layer outside "
+            "of it, or build it with learning=elman.BPTT()"
+        )
+    if torch._C._is_any_autocast_enabled():
+        raise InputError(
+            f"{owner}: a carry cannot go through torch.autocast, whose rounding the influence "
+            "would keep for ever; leave autocast for this layer, or use learning=elman.BPTT()"
+        )
+    if not torch.is_grad_enabled():
+        return
+    given = {"x": got.x, **{f"the input {name}": v for name, v in got.further.items()}}
+    if not carried:
+        parts = [states] if isinstance(states, Tensor) else list(states or ())
+        given |= {f"the state's tensor {i}": s for i, s in enumerate(parts)}
+    for name, value in given.items():
+        if value.requires_grad:
+            raise InputError(
+                f"{owner}: {name} requires grad, so weights below this layer made it, and their "
+                "influence cannot be carried from here; put what lies below into an elman.Chain "
+                f"with this layer, or detach {name}"
+            )
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What came of a call: outputs, what each layer carries on, the influence, all states."""
+
+    out: Tensor
+    carried: list[Kept]
+    influence: tuple[Tensor, ...]
+    states: list[tuple[Tensor, ...]] = field(default_factory=list)
+
+
+def run(
+    owner: str,
+    links: Sequence[Link],
+    got: Given,
+    carried: Sequence[Kept],
+    influence: tuple[Tensor, ...],
+    learning: BPTT,
+    *,
+    given: bool,
+    return_states: bool = False,
+) -> Passed:
+    """Run a chain over a sequence, window after window, and carry its credit.
+
+    Args:
+        owner: for errors.
+        links: up to the last recurrent layer.
+        got: the call in the inner form; x may be whole numbers for a lookup.
+        carried: what each layer among the links starts with.
+        influence: on `carried`; () begins anew.
+        learning: with a carry.
+        given: whether a beginning state came from outside the chain.
+        return_states: whether every state at every step is wanted.
+    """
+    time, batch = got.x.shape[:2]
+    size = min(learning.window or time, time)
+    chain = chain_of(links)
+    learns = bool(chain.weights) and (torch.is_grad_enabled() or bool(influence))
+    carrier = carrier_of(learning.carry or "exact", chain) if learns else None
+    if carrier is not None and influence:
+        check_influence(owner, carrier, chain, batch, influence)
+    elif carrier is not None:
+        refuse_what_does_not_fit(owner, carrier, chain, batch, -(-time // size), learning)
+        influence = carrier.start(chain, batch, given=given)
+    beside = _beside(links, got, chain)
+    passed = Passed(got.x, list(carried), influence)
+    parts: list[Passed] = []
+    for start in range(0, time, size):
+        part = _Part(links, got, beside, start, min(start + size, time))
+        passed = part.run(chain, carrier, passed, return_states)
+        parts.append(passed)
+    states = []
+    if return_states:
+        layers = zip(*(p.states for p in parts), strict=True)
+        states = [tuple(map(_joined, zip(*layer, strict=True))) for layer in layers]
+    return Passed(_joined([p.out for p in parts]), passed.carried, passed.influence, states)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What one link is given in a call, beside its input and its state.
+
+    Attributes:
+        mask: what its input is multiplied with (of a dropout link: what goes through it).
+        fresh: what its state becomes at a reset.
+        steps, sequences: further inputs, as in `Call`.
+    """
+
+    mask: Tensor | None = None
+    fresh: Kept | None = None
+    steps: Mapping[str, Tensor] = field(default_factory=dict)
+    sequences: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def _beside(links: Sequence[Link], got: Given, chain: Chain) -> list[Beside]:
+    time, batch = got.x.shape[:2]
+    like, width = chain.like, got.x.shape[-1]
+    result = []
+
+    def dropout(p: float) -> Tensor:
+        ones = torch.ones(time, batch, width, dtype=like.dtype, device=like.device)
+        return got.form.dropout(ones, p)
+
+    for link in links:
+        stack = link.stack
+        if stack is None:
+            at_work = link.dropout and link.module is not None and link.module.training
+            result.append(Beside(dropout(link.module.p) if at_work else None))
+        else:
+            plan = plan_of(stack)
+            mask = dropout(plan.dropout) if link.layer and plan.dropout else None
+            nothing = torch.empty(time, batch, 0, dtype=like.dtype, device=like.device)
+            steps, sequences = draw_masks(plan, nothing, stack._sizes[link.layer])
+            fresh = None if got.resets is None else stack.initial_carried(batch, like)[link.layer]
+            result.append(Beside(mask, fresh, {**got.further, **steps}, sequences))
+        width = link.width or width
+    return result
+
+
+class _Part:
+    """One window of a call."""
+
+    def __init__(
+        self, links: Sequence[Link], got: Given, beside: Sequence[Beside], start: int, stop: int
+    ):
+        self.links, self.got, self.beside = links, got, beside
+        self.steps, size = slice(start, stop), stop - start
+        # A row that has ended takes part with one step, whose results are put aside.
+        lengths = None if got.lengths is None else got.lengths - start
+        self.alive = None if lengths is None or not start else lengths > 0
+        self.lengths = None if lengths is None else lengths.clamp(1, size)
+        self.real = None if lengths is None else lengths.clamp(0, size)
+        self.resets = None if got.resets is None else got.resets[start:stop]
+        self.seen: list[Seen] = []
+
+    def run(
+        self, chain: Chain, carrier: Carrier | None, before: Passed, return_states: bool
+    ) -> Passed:
+        """The window's outputs, and what is carried on from it."""
+        starts = [tuple(c.detach() for c in kept) for kept in before.carried]
+        joined = starts if carrier is None else _joined_to(carrier, chain, before.influence, starts)
+        x = self.got.x[self.steps]
+        keep = return_states or (carrier is not None and x.shape[0] > 1)
+        carried, states, mask = [], [], None
+        for link, beside in zip(self.links, self.beside, strict=True):
+            if link.stack is None:
+                x, mask = self._module(link, beside, x, mask)
+                continue
+            place = len(carried)
+            x, result = self._layer(link, beside, x, mask, (starts[place], joined[place]), keep)
+            mask = None
+            carried.append(result.carried)
+            states.append(result.states or ())
+        influence = before.influence
+        if carrier is not None:
+            window = Window(tuple(self.seen), self.real, self.resets)
+            with torch.no_grad():
+                influence = carrier.advance(chain, influence, window)
+        return Passed(x, carried, influence, states)
+
+    def _module(
+        self, link: Link, beside: Beside, x: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """A module without a state; dropout is a mask before what comes after it."""
+        if link.dropout:
+            return self._masked(beside, x, mask)
+        if link.module is None:
+            raise ValueError("a link is a layer or a module")
+        self.seen.append(Seen(x.detach(), mask=mask))
+        return link.module(x), None
+
+    def _masked(
+        self, beside: Beside, x: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        if beside.mask is None:
+            return x, mask
+        now = beside.mask[self.steps]
+        return x * now, now if mask is None else mask * now
+
+    def _layer(
+        self, link: Link, beside: Beside, x: Tensor, mask: Tensor | None,
+        start: tuple[Kept, Kept], keep: bool,
+    ) -> tuple[Tensor, Result]:  # fmt: skip
+        """One recurrent layer; `start` has what it begins with, detached and joined to weights."""
+        stack, below = link.stack, x
+        if stack is None:
+            raise ValueError("a link is a layer or a module")
+        x, mask = self._masked(beside, x, mask)
+        steps = {name: value[self.steps] for name, value in beside.steps.items()}
+        call = Call(
+            x, start[1], beside.fresh, self.lengths, self.resets, steps, beside.sequences, keep
+        )
+        result = run_place(stack, stack._choose(self.resets is not None, keep), link.layer, call)
+        if self.alive is not None:
+            result = without_ended(result, self.alive, start[1])
+        states, fresh = result.states, beside.fresh
+        self.seen.append(
+            Seen(
+                x.detach(),
+                start[0],
+                None if states is None or x.shape[0] == 1 else tuple(s.detach() for s in states),
+                None if fresh is None else tuple(f.detach() for f in fresh),
+                steps,
+                beside.sequences,
+                mask,
+            )
+        )
+        out = result.out + below if stack.residual and link.layer else result.out
+        return out, result
+
+
+def _joined_to(
+    carrier: Carrier, chain: Chain, influence: tuple[Tensor, ...], starts: Sequence[Kept]
+) -> list[Kept]:
+    """What each layer starts with, joined to the weights that made it."""
+    layers = [p for p in chain.places if p.rows]
+    parts = [s[k] for place, s in zip(layers, starts, strict=True) for k in place.keeps]
+    joined = iter(attach(carrier, chain, influence, tuple(parts)))
+    result = []
+    for place, start in zip(layers, starts, strict=True):
+        whole = list(start)
+        for kept in place.keeps:
+            whole[kept] = next(joined)
+        result.append(tuple(whole))
+    return result
+
+
+def bytes_of(stack: RecurrentLayer, batch: int) -> int:
+    """What the influence of a stack weighs; 0 without a carry."""
+    if stack.learning.carry is None:
+        return 0
+    chain = chain_of(links_of(stack))
+    return carrier_of(stack.learning.carry, chain).bytes(chain, batch) if chain.weights else 0
+
+
+def explanation(stack: RecurrentLayer, resets: bool, return_states: bool) -> str:
+    """Which backend runs a call under a carry, and how its credit is carried."""
+    keep = return_states or stack.learning.window != 1
+    choice = stack._choose(resets, keep)
+    words = explain(stack.owner, choice, stack.learning.words(), whole=False, lengths=True)
+    chain = chain_of(links_of(stack))
+    if not chain.weights:
+        return f"{words}\nNothing in it is trained, so nothing is carried."
+    return f"{words}\n{carrier_of(stack.learning.carry or '', chain).words(chain)}"
