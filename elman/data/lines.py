@@ -144,6 +144,7 @@ class Lines:
     def _go_to(self, start: int) -> None:
         size = self._file.seek(0, os.SEEK_END)
         if size < start:
+            self._file.close()
             raise FileError(
                 f"{self.name}: has {size:,} bytes, but {start:,} of them were read before; this is "
                 "another file, or it was cut. Begin a new run with another folder (--run)."

@@ -24,8 +24,6 @@ class Output(Protocol):
         """Flush to the disk; the bytes written so far where they can be taken back."""
         ...
 
-    def close(self) -> None: ...
-
 
 class ToScreen:
     """Standard output."""
@@ -41,9 +39,6 @@ class ToScreen:
 
     def sync(self) -> int | None:
         return None
-
-    def close(self) -> None:
-        pass
 
 
 class ToFile:

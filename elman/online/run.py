@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,17 +93,13 @@ def forecast(
         RunError: a folder or file that holds something already, or nothing to resume.
         Interrupted: SIGINT or SIGTERM came; the state is saved where there is a run.
     """
-    with StopSignals() as signals:
+    with StopSignals() as signals, ExitStack() as opened:
         make = _resumed if where.resume else _begun
-        stream = make(target, features, given, where, say)
-        threads = torch.get_num_threads()
+        stream = make(target, features, given, where, say, opened)
+        opened.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(1)  # a network this small is slower on more
-        try:
-            with own_settings(stream.options.seed, True):
-                return stream.walk(signals)
-        finally:
-            torch.set_num_threads(threads)
-            stream.close()
+        opened.enter_context(own_settings(stream.options.seed, True))
+        return stream.walk(signals)
 
 
 def _begun(
@@ -111,6 +108,7 @@ def _begun(
     given: dict[str, Any],
     where: Where,
     say: Say,
+    opened: ExitStack,
 ) -> _Stream:
     """A stream from its first line."""
     if target is None:
@@ -118,11 +116,11 @@ def _begun(
     options = parse_options(ForecastOptions, given, "online forecast")
     where = replace(where, source=where.source or "-")
     _check(where)
-    lines = Lines(where.source or "-")
+    lines = opened.enter_context(Lines(where.source or "-"))
     if where.run is not None:
         _make_folder(Path(where.run), where.overwrite)
     keep = 0 if where.overwrite else None
-    output = out.ToScreen() if where.output is None else out.ToFile(Path(where.output), keep)
+    output = _output(where.output, keep, opened)
     rows = Rows(target, features, lines.name, where.columns)
     return _Stream(options, where, rows, lines, output, say)
 
@@ -133,6 +131,7 @@ def _resumed(
     given: dict[str, Any],
     where: Where,
     say: Say,
+    opened: ExitStack,
 ) -> _Stream:
     """A stream from where it was saved."""
     if where.run is None:
@@ -151,10 +150,9 @@ def _resumed(
     if source == notes["source"]:
         start = notes["offset"] if source != "-" else 0
         held = base64.b64decode(notes["held"])
-    lines = Lines(source, start, held)
+    lines = opened.enter_context(Lines(source, start, held))
     same = output == notes["output"]
-    keep = notes["written"] if same else None
-    to = out.ToScreen() if output is None else out.ToFile(Path(output), keep)
+    to = _output(output, notes["written"] if same else None, opened)
     rows = Rows(notes["rows"]["names"][0], (), lines.name)
     rows.load_state_dict(notes["rows"])
     return _Stream(options, where, rows, lines, to, say, notes, headed=same)
@@ -180,10 +178,6 @@ class _Stream:
         self._counts = Counts(**notes["counts"]) if notes else Counts()
         self._forecaster: Forecaster | None = None
         self._saved_at, self._saved_lines = time.monotonic(), self._counts.lines
-
-    def close(self) -> None:
-        self._lines.close()
-        self._output.close()
 
     def walk(self, signals: StopSignals) -> Forecaster:
         """Line after line, until the source ends or a signal comes."""
@@ -357,6 +351,15 @@ def _make_folder(run: Path, overwrite: bool) -> None:
 
 def _state_of(where: Where) -> Path:
     return Path(where.run or ".") / STATE
+
+
+def _output(path: str | None, keep: int | None, opened: ExitStack) -> out.Output:
+    """Where lines go; of a file `keep` bytes stay, None says that there must be none."""
+    if path is None:
+        return out.ToScreen()
+    output = out.ToFile(Path(path), keep)
+    opened.callback(output.close)
+    return output
 
 
 def _absolute(path: str) -> str:
