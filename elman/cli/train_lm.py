@@ -21,6 +21,7 @@ from elman.tasks.lm.options import LMOptions
 from elman.training import TrainingOptions
 
 _BUDGET = ("minutes", "steps", "epochs", "patience", "seed")
+_LEARNING = ("carry", "learning")
 _DATA = ("level", "window", "streams", "restart", "min_count", "valid_fraction", "valid_file")
 _CELL_HELP = (
     "A cell's name (see elman cells), or FILE.py:NAME for a cell of your own. lstm if not given."
@@ -63,6 +64,8 @@ def lm(
       elman train lm part1.txt part2.txt --cell gru --hidden 256 --layers 2 --epochs 10 --run runs/a
 
       elman train lm novel.txt --cell mine.py:my_cell --hyper alpha=0.2 --steps 2000
+
+      elman train lm novel.txt --window 32 --carry exact --hidden 64 --minutes 3
 
       elman train lm --run runs/a --resume
     """
@@ -189,6 +192,7 @@ def _all_parameters() -> list[inspect.Parameter]:
         described = _described(options)
         for name, field in options.model_fields.items():
             where = "Budget" if name in _BUDGET else "Data" if name in _DATA else panel
+            where = "Training" if name in _LEARNING else where
             parameter = _parameter(name, field, described.get(name, ""), where)
             panels[where].append(parameter)
     hints = typing.get_type_hints(lm, include_extras=True)

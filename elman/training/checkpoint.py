@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from elman.errors import FileError
+from elman.learning import Carried
 from elman.tasks import model_file
 from elman.tasks.base import Carry
 from elman.training.optimise import Average
@@ -192,7 +193,8 @@ def _flatten(carry: Carry, tensors: dict[str, Tensor]) -> Any:
         tensors[name] = carry
         return name
     if isinstance(carry, tuple | list):
-        return [type(carry) is tuple, [_flatten(part, tensors) for part in carry]]
+        kind = "carried" if isinstance(carry, Carried) else type(carry) is tuple
+        return [kind, [_flatten(part, tensors) for part in carry]]
     raise TypeError(f"a carry is made of tensors, tuples, lists and None, not {type(carry)}")
 
 
@@ -201,9 +203,11 @@ def _unflatten(shape: Any, tensors: dict[str, Tensor], device: torch.device) -> 
         return None
     if isinstance(shape, str):
         return tensors[shape].to(device)
-    is_tuple, parts = shape
+    kind, parts = shape
     built = [_unflatten(part, tensors, device) for part in parts]
-    return tuple(built) if is_tuple else built
+    if kind == "carried":
+        return Carried(*built)
+    return tuple(built) if kind else built
 
 
 def _random_state(tensors: dict[str, Tensor]) -> dict[str, Any]:

@@ -177,7 +177,7 @@ def _penalty(call: _Call) -> Tensor:
         if not squares or not bool(there.any()):
             return like.new_zeros((), requires_grad=True)
         # The root has no slope at zero, where no state reaches the next.
-        length = (sum(squares) + 1e-20).sqrt()[there]
+        length = (torch.stack(squares).sum(0) + 1e-20).sqrt()[there]
         return (length - 1).square().mean()
 
 
@@ -236,6 +236,6 @@ def _normalised(deltas: list[Tensor]) -> tuple[list[Tensor], Tensor]:
     there = largest > _SMALLEST
     safe = torch.where(there, largest, torch.ones_like(largest))
     scaled = [d / safe.view(-1, *[1] * (d.dim() - 1)) for d in deltas]
-    length = sum(s.flatten(1).square().sum(1) for s in scaled)
-    length = torch.where(there, torch.as_tensor(length), torch.ones_like(largest)).sqrt()
+    squares = torch.stack([s.flatten(1).square().sum(1) for s in scaled]).sum(0)
+    length = torch.where(there, squares, torch.ones_like(largest)).sqrt()
     return [s / length.view(-1, *[1] * (s.dim() - 1)) for s in scaled], there

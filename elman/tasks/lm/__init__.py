@@ -13,9 +13,9 @@ from elman.data import Corpus, Vocabulary, read_corpus
 from elman.equation import Cell, hyper_as_data
 from elman.errors import FileError, InputError
 from elman.tasks.base import Budget, parse_options
-from elman.tasks.lm.defaults import Choice, choose
+from elman.tasks.lm.defaults import Choice, choose, under_carry
 from elman.tasks.lm.network import LanguageModel, has_drop_in
-from elman.tasks.lm.options import LMOptions, find_cell
+from elman.tasks.lm.options import LMOptions, find_cell, settle_learning
 from elman.tasks.lm.scoring import Comparison, Score, compare
 from elman.tasks.lm.task import LanguageModelling
 from elman.tasks.lm.trained import TrainedLM
@@ -54,6 +54,7 @@ def build(
     """
     if not isinstance(options, LMOptions):
         options = parse_options(LMOptions, options or {}, "language model")
+    options = settle_learning(options)
     files = [files] if isinstance(files, str | Path) else list(files)
     cell, named = find_cell(options)
     corpus = read_corpus(
@@ -70,6 +71,8 @@ def build(
         budget or Budget(),
         fast=has_drop_in(cell, options),
     )
+    if options.carry is not None:
+        choice = under_carry(choice, options.carry, options.window)
     options = _resolve(options, choice, corpus, named)
     model = _new_model(len(corpus.vocabulary), options, cell, seed)
     return LanguageModelling(

@@ -181,3 +181,30 @@ def _dropout(passes: float, layers: int, large: bool) -> dict[str, float]:
         "dropout_output": round(0.5 * strength, 2),
         "weight_dropout": round(0.3 * max(0.0, strength - 0.8) / 0.2, 2),
     }
+
+
+_EXACT = {"hidden": 64, "layers": 1, "embedding": 16, "tied": False, "streams": 8}
+_APPROXIMATE = {"hidden": 256, "layers": 1, "embedding": 64, "tied": False, "streams": 16}
+
+
+def under_carry(choice: Choice, carry: str, window: int | None) -> Choice:
+    """Change a choice into one for learning with a carry.
+
+    The exact influence has hidden · weights entries for each stream, the approximations one or two
+    a weight; so networks are small and streams few. Weights that are dropped anew in every window
+    have no influence that could be carried.
+
+    Args:
+        choice: for learning without one.
+        carry: "exact", "snap1", "rflo" or "uoro".
+        window: tokens of a window as named, or None; with 1 the weights change at every token.
+    """
+    sizes: dict[str, Any] = dict(_EXACT if carry == "exact" else _APPROXIMATE)
+    sizes["hidden"] = min(sizes["hidden"], choice.model["hidden"])
+    sizes["streams"] = min(sizes["streams"], choice.model["streams"])
+    model = choice.model | sizes | {"weight_dropout": 0.0, "dropout_between": 0.0}
+    rate = 1e-3 if window == 1 else 3e-3
+    training = choice.training | {"optimizer": "adamw", "lr": rate, "precision": "32"}
+    training = {name: value for name, value in training.items() if name != "muon_lr"}
+    reason = f"{choice.reason}; a small network and few streams, because of what is carried"
+    return Choice(model, training, reason)

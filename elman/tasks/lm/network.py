@@ -10,10 +10,13 @@ from torch.nn import functional
 
 import elman.cells
 from elman.equation import Cell
+from elman.errors import InputError
 from elman.layers import GRU, LSTM, Recurrent
 from elman.layers.base import RecurrentLayer
+from elman.layers.chain import Chain
 from elman.layers.states import write_state
 from elman.layers.stepper import Stepper
+from elman.learning import BPTT, Carried
 from elman.tasks.lm.options import LMOptions
 
 State = Any  # a tensor or a tuple of tensors, each (1, batch, ...)
@@ -59,6 +62,10 @@ class LanguageModel(nn.Module):
         else:
             self.output = nn.Linear(size, tokens)
         self._initialise()
+        # In a tuple, so that no weight is registered twice.
+        self._carrying: tuple[Chain, ...] = ()
+        if options.carry is not None:
+            self._carrying = (self._chain(options.carry),)
 
     @torch.no_grad()
     def _initialise(self) -> None:
@@ -84,6 +91,58 @@ class LanguageModel(nn.Module):
     def recurrent(self) -> list[RecurrentLayer]:
         """The recurrent layers, each one deep."""
         return cast("list[RecurrentLayer]", list(self.layers))
+
+    def _chain(self, carry: str) -> Chain:
+        """Token vectors and recurrent layers as one chain, through which credit is carried.
+
+        Raises:
+            InputError: an option that cannot be carried, named.
+        """
+        options = self.options
+        hindrances = (
+            ("weight_dropout", options.weight_dropout, "weights dropped anew in every window"),
+            ("residual", options.residual and len(self.layers) > 1, "sums around layers"),
+        )
+        for name, there, what in hindrances:
+            if there:
+                raise InputError(
+                    f"carry={carry}: {name}={getattr(options, name)} makes {what}, through which "
+                    f"nothing is carried; leave {name} out, or carry."
+                )
+        modules: list[nn.Module] = [] if self.embedding is None else [self.embedding]
+        if self.embedding is not None and options.dropout_input:
+            modules.append(nn.Dropout(options.dropout_input))
+        for i, layer in enumerate(self.recurrent):
+            if i and options.dropout_between:
+                modules.append(nn.Dropout(options.dropout_between))
+            modules.append(layer)
+        return Chain(*modules, learning=BPTT(carry=carry))
+
+    def influence_bytes(self, streams: int) -> int:
+        """Return what the carry of so many streams weighs beside their states; 0 without one."""
+        return self._carrying[0].learning_bytes(streams) if self._carrying else 0
+
+    def learn(self, tokens: Tensor, states: Any, anew: Tensor | None):
+        """Return the logits of every next token and what is carried on, for learning with a carry.
+
+        Args:
+            tokens: ids, (time, batch), int64.
+            states: what was returned before, or the states to begin with.
+            anew: (batch,), true where a stream begins anew with the first token; None is nowhere.
+
+        Returns:
+            logits, and a `Carried` of the states and the influence.
+        """
+        if not isinstance(states, Carried):
+            anew = torch.ones(tokens.shape[1], dtype=torch.bool, device=tokens.device)
+        resets = None
+        if anew is not None and bool(anew.any()):
+            resets = torch.zeros_like(tokens, dtype=torch.bool)
+            resets[0] = anew
+        x = tokens if self.embedding is not None else self._vectors(tokens)
+        out, carried = self._carrying[0](x, states, resets=resets)
+        rate = self.options.dropout_output if self.training else 0.0
+        return self._logits(_locked_dropout(out, rate)), carried
 
     def forward(self, tokens: Tensor, states: tuple[State, ...] | None = None):
         """Return the logits of every next token, and the new states.
@@ -224,7 +283,9 @@ def _locked_dropout(x: Tensor, rate: float | None) -> Tensor:
 
 
 def detached(states: State) -> State:
-    """Return nested tuples of tensors without their history."""
+    """Return nested tuples of tensors without their history; an influence has none."""
+    if isinstance(states, Carried):
+        return Carried(detached(states.states), states.influence)
     if isinstance(states, tuple):
         return tuple(detached(state) for state in states)
     return states.detach()

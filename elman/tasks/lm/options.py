@@ -43,7 +43,12 @@ class LMOptions(TaskOptions):
         layer_norm: layer norm of every product within the cell.
         output_norm: layer norm before the output layer.
         initial_state: "zeros" or "learned".
-        window: tokens of one truncated window.
+        window: tokens of one truncated window, after which the weights change.
+        carry: what of the past is carried from window to window beside the states, so that credit
+            reaches beyond the window: "exact" (the influence of every weight, the gradient of the
+            whole stream), or its approximations "snap1", "rflo", "uoro"; nothing if not given.
+        learning: "bptt", windows with or without a carry; "rtrl" is window 1 with carry exact, and
+            "snap1", "rflo", "uoro" are window 1 with that carry.
         streams: parallel streams (the batch).
         restart: probability, for each stream and window, that the state is forgotten. On
             tiny-shakespeare it gained nothing, neither on running text nor on single sentences.
@@ -72,6 +77,8 @@ class LMOptions(TaskOptions):
     output_norm: bool | None = None
     initial_state: Literal["zeros", "learned"] = "zeros"
     window: Count | None = None
+    carry: Literal["exact", "snap1", "rflo", "uoro"] | None = None
+    learning: Literal["bptt", "rtrl", "snap1", "rflo", "uoro"] = "bptt"
     streams: Count | None = None
     restart: Annotated[float, Field(ge=0, le=1)] = 0.0
     min_count: Count | None = None
@@ -89,6 +96,34 @@ class LMOptions(TaskOptions):
     @classmethod
     def _as_text(cls, value: object) -> object:
         return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def settle_learning(options: LMOptions) -> LMOptions:
+    """Return options whose `carry` and `window` are what `learning` stands for.
+
+    Raises:
+        InputError: `carry` or `window` says something else than `learning`.
+
+    Example:
+        >>> settled = settle_learning(LMOptions(learning="rtrl"))
+        >>> settled.window, settled.carry
+        (1, 'exact')
+    """
+    if options.learning == "bptt":
+        return options
+    carry: Any = "exact" if options.learning == "rtrl" else options.learning
+    if options.carry not in (None, carry):
+        raise InputError(
+            f"learning={options.learning} carries {carry!r}, and carry is {options.carry!r}; leave "
+            "one of them out."
+        )
+    if options.window not in (None, 1):
+        raise InputError(
+            f"learning={options.learning} learns after every token (window 1), and window is "
+            f"{options.window}; for windows with the same credit say window={options.window} and "
+            f"carry={carry}, without learning."
+        )
+    return options.model_copy(update={"carry": carry, "window": 1})
 
 
 def find_cell(options: LMOptions) -> tuple[Cell, str | dict[str, Any]]:

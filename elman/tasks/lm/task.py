@@ -88,6 +88,12 @@ class LanguageModelling(Task):
             f"{options.weight_dropout:g} on recurrent weights",
             f"planned: {self.reason}",
         ]
+        if options.carry is not None:
+            size = self.network.influence_bytes(options.streams or 1)
+            lines.append(
+                f"learning: credit carried from window to window ({options.carry}); the influence "
+                f"of {options.streams} streams takes {_memory(size)}"
+            )
         if level == "word" and np.mean(np.asarray(corpus.train[:100_000]) == 0) > 0.4:
             lines.append(
                 "note: many lines hold only one word; a text without spaces (such as Chinese) is "
@@ -106,9 +112,12 @@ class LanguageModelling(Task):
     def loss(self, batch: tuple[Tensor, ...], carry: Carry) -> tuple[Tensor, Carry, int]:
         """Return the mean -ln p of the targets, the next carry, and the number of targets."""
         inputs, targets, anew = batch
-        if bool(anew.any()):
-            carry = begin_anew(carry, self.network.fresh(inputs.shape[1]), anew)
-        logits, states = self.network(inputs, carry)
+        if self.options.carry is not None and self.model.training:
+            logits, states = self.network.learn(inputs, carry, anew)
+        else:
+            if bool(anew.any()):
+                carry = begin_anew(carry, self.network.fresh(inputs.shape[1]), anew)
+            logits, states = self.network(inputs, carry)
         loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
         return loss, detached(states), targets.numel()
 
@@ -183,3 +192,11 @@ class LanguageModelling(Task):
             "vocabulary": self.vocabulary.to_json(),
             "equation": self.cell.to_json(),
         }
+
+
+def _memory(size: int) -> str:
+    """Bytes in words."""
+    for unit, amount in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= amount:
+            return f"{size / amount:.3g} {unit}"
+    return f"{size} bytes"
