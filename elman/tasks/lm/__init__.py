@@ -75,6 +75,7 @@ def build(
         choice = under_carry(choice, options.carry, options.window)
     options = _resolve(options, choice, corpus, named)
     model = _new_model(len(corpus.vocabulary), options, cell, seed)
+    model.check_room(options.streams or 1)
     return LanguageModelling(
         corpus,
         options,

@@ -16,7 +16,7 @@ from elman.layers.base import RecurrentLayer
 from elman.layers.chain import Chain
 from elman.layers.states import write_state
 from elman.layers.stepper import Stepper
-from elman.learning import BPTT, Carried
+from elman.learning import BPTT, Carried, space
 from elman.tasks.lm.options import LMOptions
 
 State = Any  # a tensor or a tuple of tensors, each (1, batch, ...)
@@ -120,7 +120,22 @@ class LanguageModel(nn.Module):
 
     def influence_bytes(self, streams: int) -> int:
         """Return what the carry of so many streams weighs beside their states; 0 without one."""
-        return self._carrying[0].learning_bytes(streams) if self._carrying else 0
+        return sum(chain.learning_bytes(streams) for chain in self._carrying)
+
+    def check_room(self, streams: int) -> None:
+        """See that the influence has room, before any of it is made.
+
+        Raises:
+            InputError: it does not fit; the number is said, and what to do.
+        """
+        # One is kept until the backward pass is through while the next is made.
+        needed, there = 2 * self.influence_bytes(streams), space.room(self.device)
+        if there is not None and needed > there:
+            raise InputError(
+                f"carry={self.options.carry}: the influence of {streams} streams needs "
+                f"{space.in_words(needed)}, and {space.in_words(there)} are free; choose a smaller "
+                "hidden, fewer streams, a smaller embedding, or carry=snap1 or uoro."
+            )
 
     def learn(self, tokens: Tensor, states: Any, anew: Tensor | None):
         """Return the logits of every next token and what is carried on, for learning with a carry.

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from elman.data import UNKNOWN, Corpus, Streams
 from elman.equation import Cell
+from elman.learning.space import in_words
 from elman.tasks.base import Carry, Task
 from elman.tasks.lm import kneser_ney, measure
 from elman.tasks.lm.network import LanguageModel, begin_anew, detached
@@ -92,7 +93,7 @@ class LanguageModelling(Task):
             size = self.network.influence_bytes(options.streams or 1)
             lines.append(
                 f"learning: credit carried from window to window ({options.carry}); the influence "
-                f"of {options.streams} streams takes {_memory(size)}"
+                f"of {options.streams} streams takes {in_words(size)}"
             )
         if level == "word" and np.mean(np.asarray(corpus.train[:100_000]) == 0) > 0.4:
             lines.append(
@@ -192,11 +193,3 @@ class LanguageModelling(Task):
             "vocabulary": self.vocabulary.to_json(),
             "equation": self.cell.to_json(),
         }
-
-
-def _memory(size: int) -> str:
-    """Bytes in words."""
-    for unit, amount in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= amount:
-            return f"{size / amount:.3g} {unit}"
-    return f"{size} bytes"
