@@ -6,6 +6,7 @@ or a whole model while it reads a sequence.
 """
 
 from elman.diagnose.activity import Activity, Saturation, activity, saturation
+from elman.diagnose.advice import Advice, Cure, advice, advise
 from elman.diagnose.check import LAWS, Cost, Law, Report, Verdict, check
 from elman.diagnose.flow import Decay, Flow, PlaceFlow, gradient_flow
 from elman.diagnose.gain import Gain, Start, at_start
@@ -16,7 +17,9 @@ from elman.diagnose.terms import Terms, weight_terms
 __all__ = [
     "LAWS",
     "Activity",
+    "Advice",
     "Cost",
+    "Cure",
     "Decay",
     "Exponents",
     "Flow",
@@ -30,6 +33,8 @@ __all__ = [
     "Terms",
     "Verdict",
     "activity",
+    "advice",
+    "advise",
     "as_data",
     "as_text",
     "at_start",

@@ -72,7 +72,8 @@ class PlaceFlow:
     @property
     def whole(self) -> Tensor:
         """‖δ_{t,k}‖ of all pre-activations together, (batch, t, k)."""
-        return torch.stack([v**2 for v in self.gates.values()]).sum(0).sqrt()
+        parts = self.gates or self.states  # an equation without products has its states
+        return torch.stack([v**2 for v in parts.values()]).sum(0).sqrt()
 
     def of(self, what: str | None = None) -> Tensor:
         """The norms of a gate, of a state, of "inputs", or of all gates (None), (batch, t, k).
@@ -101,23 +102,24 @@ class PlaceFlow:
             what: see `of`.
         """
         norms = self.of(what)
-        if self.backwards:
-            norms = norms.transpose(1, 2)
         losses, steps = norms.shape[1:]
         if losses != steps:
             raise InputError(
                 f"{self.name}: {losses} losses over {steps} steps have no lag; read `matrix`"
             )
-        real = self.real.unsqueeze(2) & self.real.unsqueeze(1)
+        # A loss that depends on nothing here (of all steps but the last, say) has no part in it.
+        some = (norms != 0).any(2) & self.real
+        there = some.unsqueeze(2) & self.real.unsqueeze(1)
+        if self.backwards:
+            norms, there = norms.transpose(1, 2), there.transpose(1, 2)
         sums, counts = [], []
         for lag in range(steps):
-            there = real.diagonal(-lag, 1, 2)
-            kept = torch.where(there, norms.diagonal(-lag, 1, 2), 0.0)
-            sums.append(kept.sum())
-            counts.append(there.sum())
+            along = there.diagonal(-lag, 1, 2)
+            sums.append(torch.where(along, norms.diagonal(-lag, 1, 2), 0.0).sum())
+            counts.append(along.sum())
         mean = torch.stack(sums) / torch.stack(counts).clamp(min=1)
         longest = int((torch.stack(counts) > 0).sum())
-        return _decay(mean[:longest])
+        return _decay(mean[: max(longest, 1)])
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,11 @@ from elman.equation import Graph
 from elman.equation.adjoint import step_values
 from elman.errors import InputError
 from elman.layers.base import RecurrentLayer
-from elman.layers.calls import plan_of
+from elman.layers.calls import one_or_all, plan_of
 from elman.layers.forms import PACKED, UNBATCHED, further_inputs, given, real_steps, reverse
 from elman.layers.states import read_state, write_state
 from elman.layers.walk import walk
+from elman.learning import Carried as Carrying
 
 
 @dataclass(frozen=True)
@@ -172,30 +173,34 @@ def _recorder(layer: RecurrentLayer, places: list[Place]):
         fresh = None if got.resets is None else layer.initial_carried(got.x.shape[1], got.x)
         carried = fresh or layer.initial_carried(got.x.shape[1], got.x)
         if state is not None:
+            state = state.states if isinstance(state, Carrying) else state
             carried = read_state(
                 layer.owner, graph, layer._sizes, layer.directions, state, got.x,
                 batched=got.form.kind != UNBATCHED,
             )  # fmt: skip
         number = len({p.name.removesuffix(" backwards") for p in places})
 
-        def run(place: int, call: Call) -> Result:
-            depth, direction = divmod(place, layer.directions)
-            name = f"layer {number + depth + 1}" + " backwards" * direction
-            weights = layer.equation_parameters(depth, direction)
-            found = _run(name, bool(direction), layer._graphs[False], weights, call)
-            places.append(found)
-            return _result(found, call)
+        def run(depth: int, calls: Sequence[Call]) -> list[Result]:
+            results = []
+            for direction, call in enumerate(calls):
+                name = f"layer {number + depth + 1}" + " backwards" * direction
+                weights = layer.equation_parameters(depth, direction)
+                found = _run(name, bool(direction), layer._graphs[False], weights, call)
+                places.append(found)
+                results.append(_result(found, call))
+            return results
 
         plan = replace(plan_of(layer), graph=layer._graphs[False], dropout=0.0, training=False)
         out, last, history = walk(plan, got, carried, fresh, run, return_states=bool(return_states))
         if layer.dense is not None:
             out = layer._dense(out)
+            if got.lengths is not None:
+                out = out * real_steps(out.shape[0], got.lengths).unsqueeze(-1)
         restore, restore_state = got.form.restore, got.form.restore_state
         states = [restore_state(s) for s in write_state(graph, last, layer.directions)]
-        results = [restore(out), states[0] if len(states) == 1 else tuple(states)]
+        results = [restore(out), one_or_all(states)]
         if return_states:
-            every = [tuple(restore(s) for s in of_layer) for of_layer in history]
-            every = [of_layer[0] if len(of_layer) == 1 else of_layer for of_layer in every]
+            every = [one_or_all([restore(s) for s in of_layer]) for of_layer in history]
             results.append(tuple(every) if return_states == "layers" else every[-1])
         return tuple(results)
 
