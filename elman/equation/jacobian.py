@@ -135,7 +135,8 @@ def forward(graph: Graph, over: tuple[str, ...] = LEAVES) -> Forward:
 
     Args:
         graph: one step of a cell, rewritten or not.
-        over: the kinds of leaves that have tangents: of "input", "state", "parameter", "delayed".
+        over: the kinds of leaves that have tangents: of "input", "state", "parameter", "delayed";
+            "x" is the first input alone.
 
     Returns:
         The forward mode, whose node i is the step's node i for every node of the step.
@@ -149,8 +150,9 @@ def forward(graph: Graph, over: tuple[str, ...] = LEAVES) -> Forward:
     Source: Griewank & Walther 2008, section 3.1.
     """
     walk = _Walk(graph)
+    x = _leaf(graph, "input", graph.inputs[0].name) if "x" in over else -1
     for index, node in enumerate(graph.nodes):
-        if node.op in over:
+        if node.op in over or index == x:
             walk.seed(index, walk.made.append(node.op + TANGENT, (), node.attributes, node.dims))
         elif node.args:
             walk.through(index)

@@ -26,7 +26,7 @@ from elman.equation.graph import Graph
 from elman.equation.jacobian import INPUT, Local, local
 from elman.errors import InputError
 from elman.learning.chain import Chain, Place, Weight, Window
-from elman.learning.sweep import values_from
+from elman.learning.exact import values_of
 
 EXACT, SNAP1, RFLO = "exact", "snap1", "rflo"
 
@@ -100,15 +100,18 @@ class ByUnit:
                     f"old states; {reason}. Use carry='exact' or carry='uoro', which serve any cell"
                 )
 
-    def bytes(self, chain: Chain, batch: int) -> int:
-        entries = sum(math.prod(kept.shape) for _, kept in self._all(chain))
-        return batch * entries * chain.like.element_size()
+    def shapes(self, chain: Chain, batch: int) -> list[tuple[int, ...]]:
+        return [(batch, *kept.shape) for _, kept in self._all(chain)]
 
-    def start(self, chain: Chain, batch: int) -> tuple[Tensor, ...]:
+    def bytes(self, chain: Chain, batch: int) -> int:
+        entries = sum(math.prod(shape) for shape in self.shapes(chain, batch))
+        return entries * chain.like.element_size()
+
+    def start(self, chain: Chain, batch: int, *, given: bool = False) -> tuple[Tensor, ...]:
         found = []
         for _, kept in self._all(chain):
             moved = chain.like.new_zeros(batch, *kept.shape)
-            if kept.weight.state is not None:
+            if kept.weight.state is not None and not given:
                 moved[:, kept.states.index(kept.weight.state)] = 1.0
             found.append(moved)
         return tuple(found)
@@ -205,11 +208,7 @@ class _Steps:
         self.local: Local = local(place.graph)
         self.nodes, self.units = place.graph.nodes, place.shapes[0][0]
         self.like, self.count = chain.like, len(place.shapes)
-        values = values_from(
-            place.graph, chain.values[number], seen.x, seen.start, states=seen.states,
-            fresh=seen.fresh, lengths=window.lengths, resets=window.resets,
-            extras={**seen.steps, **seen.sequences},
-        )  # fmt: skip
+        values = values_of(place, chain.values[number], seen, window)
         operands = [a for p in self.local.products for a in self.nodes[p].args]
         self.values: Mapping[int, Any] = self.local.values(
             values.nodes[: len(self.nodes)], [*self.local.factors, *operands]

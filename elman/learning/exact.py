@@ -16,8 +16,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from elman.backends.cpu import influence as kernel
 from elman.backends.cpu import memory
 from elman.equation.graph import Graph
+from elman.learning import one_stage
 from elman.learning.chain import Chain, Place, Seen, Window, flat_rows
 from elman.learning.sweep import Pulled, Values, pull, values_from
 
@@ -61,6 +63,10 @@ class Exact:
     def advance(
         self, chain: Chain, influence: tuple[Tensor, ...], window: Window
     ) -> tuple[Tensor, ...]:
+        if window.time == 1 and not one_stage.hindrance(chain):
+            return one_stage.advance(
+                chain, influence, window, lambda: self.start(chain, window.batch)
+            )
         sweep = _Sweep(chain, window)
         for start, stop in sweep.segments():
             sweep.back(start, stop)
@@ -72,7 +78,16 @@ class Exact:
         return sweep.moved
 
     def words(self, chain: Chain) -> str:
-        return "The influence moves on by a basis of cotangents of each window's last state."
+        reason = one_stage.hindrance(chain)
+        if not reason:
+            return (
+                "The influence moves on by one product a step at windows of one step, and by a "
+                "basis of cotangents of the last state at longer ones."
+            )
+        return (
+            "The influence moves on by a basis of cotangents of each window's last state, at "
+            f"windows of one step too: {reason}."
+        )
 
 
 def _held(chain: Chain, influence: tuple[Tensor, ...]) -> list[tuple[Place, Tensor]]:
@@ -101,7 +116,7 @@ def _add_moved(chain: Chain, place: Place, jacobian: Tensor, before: Tensor, aft
         rows = slice(upper.first, upper.first + upper.rows)
         block = jacobian[:, rows, place.first : rows.stop]
         local = slice(rows.start - place.first, rows.stop - place.first)
-        after[:, local].baddbmm_(block, before[:, : local.stop])
+        kernel.moved(block, before[:, : local.stop], 0, after[:, local], add=True)
 
 
 class _Sweep:
@@ -111,7 +126,7 @@ class _Sweep:
         self.chain, self.window = chain, window
         like, batch = chain.like, window.batch
         self.values = [
-            None if p.graph is None else _values(p, v, s, window)
+            None if p.graph is None else values_of(p, v, s, window)
             for p, v, s in zip(chain.places, chain.values, window.seen, strict=True)
         ]
         self.last = [_units(chain, p, batch, like) for p in chain.places]
@@ -141,7 +156,7 @@ class _Sweep:
             seen = self.window.seen[index]
             if values is None:
                 if out is not None and place.weights:
-                    _look_up_back(self.by_place[index], place, seen.x[start:stop], out)
+                    look_up_back(self.by_place[index], place, seen.x[start:stop], out)
                 return
             out = self._for_all_rows(place, out)
             if out is None and not place.rows:
@@ -150,8 +165,12 @@ class _Sweep:
             pulled = pull(values.part(start, stop), out, last, x=self.below[index])
             self.last[index] = tuple(pulled.carried[k] for k in place.keeps)
             if place.weights:
-                _add_immediate(self.by_place[index], place, pulled)
-            out = _below(place, seen, pulled.x, out, start, stop) if self.below[index] else None
+                add_immediate(self.by_place[index], place, pulled)
+            out = (
+                before_dropout(place, seen, pulled.x, out, start, stop)
+                if self.below[index]
+                else None
+            )
 
     def _for_all_rows(self, place: Place, out: Tensor | None) -> Tensor | None:
         """The cotangents of a place's output, with zeros for the rows of its own state."""
@@ -179,7 +198,7 @@ class _Sweep:
         return result
 
 
-def _values(place: Place, given: Mapping[int, Tensor], seen: Seen, window: Window) -> Values:
+def values_of(place: Place, given: Mapping[int, Tensor], seen: Seen, window: Window) -> Values:
     if place.graph is None:
         raise ValueError("a lookup has no values")
     return values_from(
@@ -211,7 +230,7 @@ def _zeros(batch: int, rows: int, columns: int, like: Tensor) -> Tensor:
     return memory.empty(batch * rows, columns, like.dtype).zero_().view(batch, rows, columns)
 
 
-def _add_immediate(moved: Tensor, place: Place, pulled: Pulled) -> None:
+def add_immediate(moved: Tensor, place: Place, pulled: Pulled) -> None:
     """M' += ∂s_T/∂θ|s₀ for one place and a part of the window."""
     columns = {w.node: w.columns for w in place.weights if w.state is None}
     for pair in pulled.pairs:
@@ -238,7 +257,7 @@ def _of_initial(graph: Graph, state: int, fresh: tuple[Tensor, ...]) -> list[Ten
     return [fresh[state], *(v.sum(2) for k, v in lines if k.kind == "state" and k.name == name)]
 
 
-def _below(
+def before_dropout(
     place: Place, seen: Seen, x: Tensor | None, out: Tensor | None, start: int, stop: int
 ) -> Tensor | None:
     """The cotangent of what a place is given, before dropout."""
@@ -249,7 +268,7 @@ def _below(
     return out if x is None else x + out
 
 
-def _look_up_back(moved: Tensor, place: Place, indices: Tensor, out: Tensor) -> None:
+def look_up_back(moved: Tensor, place: Place, indices: Tensor, out: Tensor) -> None:
     """M' of a table: each step adds to the columns of the row that it picked."""
     if place.padding is not None:
         out = torch.where((indices == place.padding)[:, :, None, None], 0.0, out)

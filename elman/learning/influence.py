@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from elman.errors import InputError, SizeError
+from elman.errors import SizeError
 from elman.learning.chain import Chain, Window, flat_rows
 
 
@@ -77,11 +77,17 @@ def carrier_of(carry: str, chain: Chain) -> Carrier:
     Raises:
         InputError: the method cannot serve the chain; the operation that hinders is named.
     """
-    if carry == "exact":
-        from elman.learning.exact import Exact
+    from elman.learning.by_unit import EXACT, ByUnit, serves_exactly
+    from elman.learning.exact import Exact
+    from elman.learning.rflo import rflo
+    from elman.learning.snap1 import snap1
+    from elman.learning.uoro import UORO
 
-        return Exact()
-    raise InputError(f"carry {carry!r} is not built yet; use carry='exact'")
+    if carry == EXACT:
+        return ByUnit(EXACT) if serves_exactly(chain) else Exact()
+    if carry == "uoro":
+        return UORO()
+    return snap1(chain) if carry == "snap1" else rflo(chain)
 
 
 def check_influence(
@@ -131,8 +137,8 @@ class _Attach(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *cotangents: Any) -> Any:
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
         influence = ctx.saved_tensors
-        found = ctx.carrier.gradient(ctx.chain, influence, flat_rows(cotangents))
+        found = ctx.carrier.gradient(ctx.chain, influence, flat_rows(grad_outputs))
         return (None, None, None, None, *(None for _ in range(ctx.parts)),
                 *(None for _ in influence), *found)  # fmt: skip

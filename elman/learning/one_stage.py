@@ -242,24 +242,33 @@ def advance(
     Returns:
         The new influence, in memory of its own.
     """
-    if window.resets is not None and bool(window.resets[0].any()):
-        reset = window.resets[0][:, None, None]
-        influence = tuple(
-            torch.where(reset, new, old) for new, old in zip(start(), influence, strict=True)
-        )
+    ended = None if window.lengths is None else window.lengths == 0
+    influence = _begun_anew(influence, window, ended, start)
     steps = [
         Step(place, nodes_at(chain, window, number), window.batch, number > 0)
         for number, place in enumerate(chain.places)
     ]
     moved, given = [], iter(influence)
     for number, place in enumerate(chain.places):
-        if place.columns:
+        if place.weights:
             moved.append(_moved(chain, steps, window, number, next(given)))
-    if window.lengths is not None and bool((window.lengths == 0).any()):
-        ended = window.lengths == 0
+    if ended is not None and bool(ended.any()):
         for new, old in zip(moved, influence, strict=True):
             new[ended] = old[ended]
     return tuple(moved)
+
+
+def _begun_anew(
+    influence: Influence, window: Window, ended: Tensor | None, start: Callable[[], Influence]
+) -> Influence:
+    """The influence on the state before the step, after resets."""
+    if window.resets is None:
+        return influence
+    reset = window.resets[0] if ended is None else window.resets[0] & ~ended
+    if not bool(reset.any()):
+        return influence
+    rows = reset[:, None, None]
+    return tuple(torch.where(rows, new, old) for new, old in zip(start(), influence, strict=True))
 
 
 def _moved(chain: Chain, steps: list[Step], window: Window, lowest: int, old: Tensor) -> Tensor:
