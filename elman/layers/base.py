@@ -108,15 +108,39 @@ class RecurrentLayer(nn.Module):
             None if plain is None else torch_kernel.obstacle_of_sizes(plain, sizes)
         )
         self._kernels = tuple(None if self._size_obstacle else k for k in kernels)
+        self._keep_ways()
+
+    def _keep_ways(self) -> None:
+        """Which short ways through a call the options allow."""
         # Nothing between or around the layers that torch's kernel for a whole stack cannot do.
         self._single = (
             self.num_layers == 1
             and not self.bidirectional
             and not self._dense_widths
-            and not base.lines
+            and not self.cell.graph.lines
             and self.learning == BPTT()
         )
         self._bare = not (self.residual and self.num_layers > 1) and self.learning == BPTT()
+
+    def set_learning(self, learning: BPTT) -> None:
+        """Let credit travel in time in another way from the next call on.
+
+        Args:
+            learning: as the layer takes it when it is built.
+
+        Raises:
+            InputError: it cannot serve this layer.
+
+        Example:
+            >>> import elman
+            >>> layer = elman.LSTM(2, 3)
+            >>> layer.set_learning(elman.RTRL())
+            >>> layer
+            LSTM(2, 3, learning=BPTT(window=1, carry='exact'))
+        """
+        checks.check_learning(self.owner, learning, bidirectional=self.bidirectional)
+        self.learning = learning
+        self._keep_ways()
 
     @property
     def owner(self) -> str:
