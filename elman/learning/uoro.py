@@ -167,7 +167,8 @@ def push(chain: Chain, window: Window, values: list[Values | None], tangents: Te
             given = x if x is None or seen.mask is None else x * seen.mask[t]
             out = walk.step(t, given)
             x = out if not place.residual or x is None else x if out is None else out + x
-    parts = [p.flatten(1) for walk in walks if walk is not None for p in walk.kept()]
+    kept = (part for walk in walks if walk is not None for part in walk.kept())
+    parts = [part.reshape(window.batch, -1) for part in kept]
     return torch.cat(parts, 1)
 
 
