@@ -70,6 +70,7 @@ class Task(abc.ABC):
             ("lr", "optimizer", "ema", "clip_norm", "warmup", ...). An option the user gave wins.
         fingerprint: hex digest of the data; a resumed run whose data differ is refused.
         steps_per_epoch: optimiser steps in one pass over the training data, >= 1.
+        carries: whether credit is carried from step to step beside the states.
     """
 
     name: ClassVar[str]
@@ -80,6 +81,7 @@ class Task(abc.ABC):
     recommended: dict[str, Any]
     fingerprint: str
     steps_per_epoch: int
+    carries: bool = False
 
     @abc.abstractmethod
     def describe(self) -> list[str]:

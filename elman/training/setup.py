@@ -78,6 +78,7 @@ def begin(
     said = "standard input" if str(data) == "-" else "the lines given"
     built = _build(task, files, text, given_task, given, said)
     options = resolve(given, built.recommended)
+    _check_carry(built, options)
     said_of_start = cures.start(built.model, options)
     if weights is not None and said_of_start:
         raise InputError(
@@ -101,6 +102,22 @@ def begin(
         console.say(line)
     console.say("; ".join([_describe(options), *said_of_start]))
     return Setup(built, options, folder, console)
+
+
+def _check_carry(task: Task, options: TrainingOptions) -> None:
+    """See that what is asked of training goes with a carry, if the task has one."""
+    if not task.carries:
+        return
+    if options.precision == "bf16":
+        raise InputError(
+            "train: with a carry precision must be 32 or 64: what bf16 rounds off would stay in "
+            "the influence for ever."
+        )
+    if options.flow_penalty:
+        raise InputError(
+            "train: flow_penalty looks at the layers of a window, and with a carry the learning "
+            "method walks them itself; leave one of the two out."
+        )
 
 
 def _build(
@@ -292,6 +309,7 @@ def resume_setup(
         paths = [file.path for file in found.data]
         limits = budget(config.plain(options))
         built = _build_from(found.task, paths, found.options, limits, options.seed)
+    _check_carry(built, options)
     if not folder.last.exists():
         cures.start(built.model, options)  # killed before the first checkpoint: begin as it began
     new = None

@@ -47,8 +47,8 @@ class LMOptions(TaskOptions):
         carry: what of the past is carried from window to window beside the states, so that credit
             reaches beyond the window: "exact" (the influence of every weight, the gradient of the
             whole stream), or its approximations "snap1", "rflo", "uoro"; nothing if not given.
-        learning: "bptt", windows with or without a carry; "rtrl" is window 1 with carry exact, and
-            "snap1", "rflo", "uoro" are window 1 with that carry.
+        learning: in one word, how credit travels: "bptt" (windows, with or without a carry), "rtrl"
+            (window 1 with carry exact), "snap1", "rflo" or "uoro" (window 1 with that carry).
         streams: parallel streams (the batch).
         restart: probability, for each stream and window, that the state is forgotten. On
             tiny-shakespeare it gained nothing, neither on running text nor on single sentences.

@@ -53,6 +53,7 @@ class LanguageModelling(Task):
         self.config = self.options = options
         self.model = self.network = model
         self.recommended, self.reason, self.seed = recommended, reason, seed
+        self.carries = options.carry is not None
         self.vocabulary = corpus.vocabulary
         self.fingerprint = corpus.fingerprint
         self.streams = Streams(
@@ -89,7 +90,7 @@ class LanguageModelling(Task):
             f"{options.weight_dropout:g} on recurrent weights",
             f"planned: {self.reason}",
         ]
-        if options.carry is not None:
+        if self.carries:
             size = self.network.influence_bytes(options.streams or 1)
             lines.append(
                 f"learning: credit carried from window to window ({options.carry}); the influence "
@@ -113,7 +114,7 @@ class LanguageModelling(Task):
     def loss(self, batch: tuple[Tensor, ...], carry: Carry) -> tuple[Tensor, Carry, int]:
         """Return the mean -ln p of the targets, the next carry, and the number of targets."""
         inputs, targets, anew = batch
-        if self.options.carry is not None and self.model.training:
+        if self.carries and self.model.training:
             logits, states = self.network.learn(inputs, carry, anew)
         else:
             if bool(anew.any()):
