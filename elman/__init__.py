@@ -35,7 +35,18 @@ try:
         SizeError,
         TrainingStopped,
     )
-    from elman.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, Recurrent, RNNCell, convert, revert
+    from elman.layers import (
+        GRU,
+        LSTM,
+        RNN,
+        Chain,
+        GRUCell,
+        LSTMCell,
+        Recurrent,
+        RNNCell,
+        convert,
+        revert,
+    )
     from elman.learning import BPTT, RTRL
 finally:
     if _collecting:
@@ -56,6 +67,7 @@ __all__ = [
     "RNN",
     "RTRL",
     "Cell",
+    "Chain",
     "ElmanError",
     "EquationError",
     "FileError",

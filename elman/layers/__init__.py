@@ -1,5 +1,6 @@
 """Layers: any cell in a stack, and drop-ins for torch.nn's recurrent layers."""
 
+from elman.layers.chain import Chain
 from elman.layers.convert import convert, revert
 from elman.layers.dropins import GRU, LSTM, RNN
 from elman.layers.recurrent import Recurrent
@@ -10,6 +11,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Chain",
     "GRUCell",
     "LSTMCell",
     "RNNCell",

@@ -346,8 +346,9 @@ class RecurrentLayer(nn.Module):
             864
         """
         from elman.layers.carried import bytes_of
+        from elman.layers.links import links_of
 
-        return bytes_of(self, batch)
+        return bytes_of(links_of(self), self.learning, batch)
 
     def learned_initial_states(self, layer: int) -> tuple[Tensor, ...]:
         """The learned initial states of a layer, in the order of the cell's states, or ()."""

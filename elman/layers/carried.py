@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from elman.backends import torch_kernel
 from elman.backends.call import Call, Result
@@ -27,7 +27,7 @@ from elman.layers.walk import draw_masks
 from elman.learning.bptt import BPTT, without_ended
 from elman.learning.chain import Chain, Seen, Window
 from elman.learning.influence import Carried, Carrier, attach, carrier_of, check_influence
-from elman.learning.space import refuse_what_does_not_fit
+from elman.learning.space import in_words, refuse_what_does_not_fit
 
 if TYPE_CHECKING:
     from elman.layers.base import RecurrentLayer
@@ -39,8 +39,7 @@ def run_stack(stack: RecurrentLayer, got: Given, state: State, return_states: bo
     """A stack under a carry: (out, Carried), or with every state as in `calls.run_walk`."""
     graph = stack.cell.graph
     batch, batched = got.x.shape[1], got.form.kind != UNBATCHED
-    influence = state.influence if isinstance(state, Carried) else ()
-    states = state.states if isinstance(state, Carried) else state
+    states, influence = taken(state)
     refuse(stack.owner, got, states, carried=isinstance(state, Carried))
     if states is None:
         carried = stack.initial_carried(batch, got.x)
@@ -65,6 +64,11 @@ def run_stack(stack: RecurrentLayer, got: Given, state: State, return_states: bo
     return tuple(results)
 
 
+def taken(state: Any) -> tuple[Any, tuple[Tensor, ...]]:
+    """The states and the influence that a call was given."""
+    return (state.states, state.influence) if isinstance(state, Carried) else (state, ())
+
+
 def refuse(owner: str, got: Given, states: Any, *, carried: bool) -> None:
     """Raise InputError where a call cannot be carried, and name what it is."""
     if torch_kernel.in_transform():
@@ -81,8 +85,7 @@ def refuse(owner: str, got: Given, states: Any, *, carried: bool) -> None:
         return
     given = {"x": got.x, **{f"the input {name}": v for name, v in got.further.items()}}
     if not carried:
-        parts = [states] if isinstance(states, Tensor) else list(states or ())
-        given |= {f"the state's tensor {i}": s for i, s in enumerate(parts)}
+        given |= {f"the state's tensor {i}": s for i, s in enumerate(_tensors(states))}
     for name, value in given.items():
         if value.requires_grad:
             raise InputError(
@@ -90,6 +93,12 @@ def refuse(owner: str, got: Given, states: Any, *, carried: bool) -> None:
                 "influence cannot be carried from here; put what lies below into an elman.Chain "
                 f"with this layer, or detach {name}"
             )
+
+
+def _tensors(states: Any) -> list[Tensor]:
+    if isinstance(states, Tensor):
+        return [states]
+    return [tensor for part in states or () for tensor in _tensors(part)]
 
 
 @dataclass(frozen=True)
@@ -121,32 +130,60 @@ def run(
         got: the call in the inner form; x may be whole numbers for a lookup.
         carried: what each layer among the links starts with.
         influence: on `carried`; () begins anew.
-        learning: with a carry.
+        learning: where it has no carry, a window cuts the gradient.
         given: whether a beginning state came from outside the chain.
         return_states: whether every state at every step is wanted.
     """
     time, batch = got.x.shape[:2]
     size = min(learning.window or time, time)
-    chain = chain_of(links)
-    learns = bool(chain.weights) and (torch.is_grad_enabled() or bool(influence))
-    carrier = carrier_of(learning.carry or "exact", chain) if learns else None
-    if carrier is not None and influence:
-        check_influence(owner, carrier, chain, batch, influence)
-    elif carrier is not None:
-        refuse_what_does_not_fit(owner, carrier, chain, batch, -(-time // size), learning)
-        influence = carrier.start(chain, batch, given=given)
-    beside = _beside(links, got, chain)
+    credit = None
+    if learning.carry is not None and (torch.is_grad_enabled() or influence):
+        chain = chain_of(links)
+        if chain.weights:
+            credit = Credit(chain, carrier_of(learning.carry, chain))
+            influence = _begun(owner, credit, batch, influence, -(-time // size), learning, given)
+    beside = _beside(links, got, _like(links))
     passed = Passed(got.x, list(carried), influence)
     parts: list[Passed] = []
     for start in range(0, time, size):
         part = _Part(links, got, beside, start, min(start + size, time))
-        passed = part.run(chain, carrier, passed, return_states)
+        passed = part.run(credit, passed, return_states, cut=bool(start))
         parts.append(passed)
     states = []
     if return_states:
         layers = zip(*(p.states for p in parts), strict=True)
         states = [tuple(map(_joined, zip(*layer, strict=True))) for layer in layers]
     return Passed(_joined([p.out for p in parts]), passed.carried, passed.influence, states)
+
+
+class Credit(NamedTuple):
+    """The chain of a call, and how its credit is carried."""
+
+    chain: Chain
+    carrier: Carrier
+
+
+def _begun(
+    owner: str,
+    credit: Credit,
+    batch: int,
+    influence: tuple[Tensor, ...],
+    windows: int,
+    learning: BPTT,
+    given: bool,
+) -> tuple[Tensor, ...]:
+    """The influence that a call begins with, checked, or a new one."""
+    chain, carrier = credit
+    if influence:
+        check_influence(owner, carrier, chain, batch, influence)
+        return influence
+    refuse_what_does_not_fit(owner, carrier, chain, batch, windows, learning)
+    return carrier.start(chain, batch, given=given)
+
+
+def _like(links: Sequence[Link]) -> Tensor:
+    """A tensor of the number type and device of the recurrent layers."""
+    return next(link.stack._weight() for link in links if link.stack is not None)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
@@ -169,9 +206,9 @@ class Beside:
     sequences: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def _beside(links: Sequence[Link], got: Given, chain: Chain) -> list[Beside]:
+def _beside(links: Sequence[Link], got: Given, like: Tensor) -> list[Beside]:
     time, batch = got.x.shape[:2]
-    like, width = chain.like, got.x.shape[-1]
+    width = got.x.shape[-1]
     result = []
 
     def dropout(p: float) -> Tensor:
@@ -181,8 +218,11 @@ def _beside(links: Sequence[Link], got: Given, chain: Chain) -> list[Beside]:
     for link in links:
         stack = link.stack
         if stack is None:
-            at_work = link.dropout and link.module is not None and link.module.training
-            result.append(Beside(dropout(link.module.p) if at_work else None))
+            module = link.module
+            drawn = None
+            if link.dropout and isinstance(module, nn.Dropout) and module.training:
+                drawn = dropout(module.p)
+            result.append(Beside(drawn))
         else:
             plan = plan_of(stack)
             mask = dropout(plan.dropout) if link.layer and plan.dropout else None
@@ -209,15 +249,18 @@ class _Part:
         self.real = None if lengths is None else lengths.clamp(0, size)
         self.resets = None if got.resets is None else got.resets[start:stop]
         self.seen: list[Seen] = []
+        self.after_module = False
 
     def run(
-        self, chain: Chain, carrier: Carrier | None, before: Passed, return_states: bool
+        self, credit: Credit | None, before: Passed, return_states: bool, *, cut: bool
     ) -> Passed:
         """The window's outputs, and what is carried on from it."""
-        starts = [tuple(c.detach() for c in kept) for kept in before.carried]
-        joined = starts if carrier is None else _joined_to(carrier, chain, before.influence, starts)
+        starts = before.carried
+        if cut or credit is not None:
+            starts = [tuple(c.detach() for c in kept) for kept in starts]
+        joined = starts if credit is None else _joined_to(credit, before.influence, starts)
         x = self.got.x[self.steps]
-        keep = return_states or (carrier is not None and x.shape[0] > 1)
+        keep = return_states or (credit is not None and x.shape[0] > 1)
         carried, states, mask = [], [], None
         for link, beside in zip(self.links, self.beside, strict=True):
             if link.stack is None:
@@ -229,16 +272,17 @@ class _Part:
             carried.append(result.carried)
             states.append(result.states or ())
         influence = before.influence
-        if carrier is not None:
+        if credit is not None:
             window = Window(tuple(self.seen), self.real, self.resets)
             with torch.no_grad():
-                influence = carrier.advance(chain, influence, window)
+                influence = credit.carrier.advance(credit.chain, influence, window)
         return Passed(x, carried, influence, states)
 
     def _module(
         self, link: Link, beside: Beside, x: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """A module without a state; dropout is a mask before what comes after it."""
+        self.after_module = True
         if link.dropout:
             return self._masked(beside, x, mask)
         if link.module is None:
@@ -259,9 +303,14 @@ class _Part:
         start: tuple[Kept, Kept], keep: bool,
     ) -> tuple[Tensor, Result]:  # fmt: skip
         """One recurrent layer; `start` has what it begins with, detached and joined to weights."""
-        stack, below = link.stack, x
+        stack = link.stack
         if stack is None:
             raise ValueError("a link is a layer or a module")
+        if self.after_module and self.lengths is not None:
+            # A layer is given zeros past a row's end, and a module makes something of them.
+            past = ~real_steps(x.shape[0], self.lengths)
+            x = x.masked_fill(past.unsqueeze(-1), 0)
+        self.after_module, below = False, x
         x, mask = self._masked(beside, x, mask)
         steps = {name: value[self.steps] for name, value in beside.steps.items()}
         call = Call(
@@ -286,10 +335,9 @@ class _Part:
         return out, result
 
 
-def _joined_to(
-    carrier: Carrier, chain: Chain, influence: tuple[Tensor, ...], starts: Sequence[Kept]
-) -> list[Kept]:
+def _joined_to(credit: Credit, influence: tuple[Tensor, ...], starts: Sequence[Kept]) -> list[Kept]:
     """What each layer starts with, joined to the weights that made it."""
+    chain, carrier = credit
     layers = [p for p in chain.places if p.rows]
     parts = [s[k] for place, s in zip(layers, starts, strict=True) for k in place.keeps]
     joined = iter(attach(carrier, chain, influence, tuple(parts)))
@@ -302,12 +350,21 @@ def _joined_to(
     return result
 
 
-def bytes_of(stack: RecurrentLayer, batch: int) -> int:
-    """What the influence of a stack weighs; 0 without a carry."""
-    if stack.learning.carry is None:
+def bytes_of(links: Sequence[Link], learning: BPTT, batch: int) -> int:
+    """What the influence of a chain weighs; 0 without a carry."""
+    if learning.carry is None:
         return 0
-    chain = chain_of(links_of(stack))
-    return carrier_of(stack.learning.carry, chain).bytes(chain, batch) if chain.weights else 0
+    chain = chain_of(links)
+    return carrier_of(learning.carry, chain).bytes(chain, batch) if chain.weights else 0
+
+
+def carry_in_words(links: Sequence[Link], learning: BPTT) -> str:
+    """How the credit of a chain is carried, and what that weighs for each row."""
+    chain = chain_of(links)
+    if not chain.weights:
+        return "Nothing in it is trained, so nothing is carried."
+    carrier = carrier_of(learning.carry or "exact", chain)
+    return f"{carrier.words(chain)} It weighs {in_words(carrier.bytes(chain, 1))} a row."
 
 
 def explanation(stack: RecurrentLayer, resets: bool, return_states: bool) -> str:
@@ -315,7 +372,4 @@ def explanation(stack: RecurrentLayer, resets: bool, return_states: bool) -> str
     keep = return_states or stack.learning.window != 1
     choice = stack._choose(resets, keep)
     words = explain(stack.owner, choice, stack.learning.words(), whole=False, lengths=True)
-    chain = chain_of(links_of(stack))
-    if not chain.weights:
-        return f"{words}\nNothing in it is trained, so nothing is carried."
-    return f"{words}\n{carrier_of(stack.learning.carry or '', chain).words(chain)}"
+    return f"{words}\n{carry_in_words(links_of(stack), stack.learning)}"

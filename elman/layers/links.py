@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from elman.equation import Graph
+from elman.equation.sizes import number
 from elman.learning.chain import Chain, Place, lookup_of, place_of
 from elman.learning.sweep import parameter_values
 
@@ -24,6 +25,7 @@ class Link(NamedTuple):
         module: what has no state: a lookup, a dense layer, an activation, dropout.
         graph: the step of a module that is one; None of a lookup, and of dropout.
         weights: names of the graph's parameters with those of the module.
+        dropout: whether it only multiplies with a mask, which is drawn for the whole call.
         width: of its output; None for that of its input.
     """
 
@@ -32,16 +34,14 @@ class Link(NamedTuple):
     module: nn.Module | None = None
     graph: Graph | None = None
     weights: tuple[tuple[str, str], ...] = ()
+    dropout: bool = False
     width: int | None = None
-
-    @property
-    def dropout(self) -> bool:
-        return isinstance(self.module, nn.Dropout)
 
 
 def links_of(stack: RecurrentLayer) -> tuple[Link, ...]:
     """The layers of a stack; what is on top of them carries no state and needs no carry."""
-    return tuple(Link(stack, layer) for layer in range(stack.num_layers))
+    size = stack.cell.graph.output_size
+    return tuple(Link(stack, i, width=number(size, s)) for i, s in enumerate(stack._sizes))
 
 
 def chain_of(links: Sequence[Link]) -> Chain:

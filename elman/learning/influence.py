@@ -137,7 +137,8 @@ class _Attach(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+    # The stubs do not know that the decorator keeps the signature.
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyrefly: ignore[bad-override]
         influence = ctx.saved_tensors
         found = ctx.carrier.gradient(ctx.chain, influence, flat_rows(grad_outputs))
         return (None, None, None, None, *(None for _ in range(ctx.parts)),
