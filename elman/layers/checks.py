@@ -128,8 +128,8 @@ def check_learning(owner: str, learning: object, *, bidirectional: bool = False)
         return
     if not isinstance(learning, BPTT):
         raise ArgumentTypeError(
-            f"{owner}: learning is {learning!r}; give elman.BPTT(), elman.BPTT(window=…), "
-            "elman.BPTT(window=…, carry='exact') or elman.RTRL()"
+            f"{owner}: learning is {learning!r}; give elman.BPTT() or elman.BPTT(window=…), with "
+            "carry='exact' to carry credit from window to window, or elman.RTRL()"
         )
     if learning.carry is not None and bidirectional:
         raise InputError(

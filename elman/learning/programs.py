@@ -197,7 +197,7 @@ def _sum(
 
 def _alone(backward: Adjoint, node: Node, sizes: dict[str, int]) -> list[Callable[..., Any]]:
     """What each term of a sum is without the other: of the sum's sizes, and with its sign."""
-    found = []
+    found: list[Callable[..., Any]] = []
     for place, arg in enumerate(node.args):
         dims = backward.nodes[arg].dims
         keep = partial(_spread, dims != node.dims, len(dims), shape_of(node.dims, sizes))

@@ -263,7 +263,7 @@ def _history(line: Tensor, source: Tensor, fresh: Tensor | None, resets: Tensor 
     """What a delay line holds before each step, (time, batch, depth, …)."""
     held = []
     for t in range(source.shape[0]):
-        if resets is not None:
+        if resets is not None and fresh is not None:
             line = torch.where(_onto(resets[t], line), fresh, line)
         held.append(line)
         line = torch.cat([source[t].unsqueeze(1), line[:, :-1]], 1)
@@ -376,7 +376,8 @@ class _Walk:
         count = len(self.states)
         taken = [None if c is None else _masked(alive, c) for c in before]
         self.states, self.lines = taken[:count], taken[count:]
-        return [None if c is None else c - k for c, k in zip(before, taken, strict=True)]
+        both = zip(before, taken, strict=True)
+        return [None if c is None or k is None else c - k for c, k in both]
 
     def _take_back(self, past: list[Tensor | None] | None) -> None:
         if past is not None:
