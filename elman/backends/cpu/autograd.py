@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Job(NamedTuple):
-    """A walk, and what it reads: of the call's rows, in the call's order."""
+    """A walk, and what it reads: of the call's rows in the call's order, (time, batch, …)."""
 
     walk: Walk
     given: Given
@@ -36,17 +36,20 @@ def found(jobs: Sequence[Job]) -> list[tuple[Tensor, ...]]:
         for _, g in jobs
     ]
     walks = tuple([walk for walk, _ in jobs])
+    names = tuple([(tuple(g.steps), tuple(g.sequences), tuple(g.beginnings)) for _, g in jobs])
     if torch.is_grad_enabled() and any(t.requires_grad for own in tensors for t in own):
-        names = tuple([(tuple(g.steps), tuple(g.sequences), tuple(g.beginnings)) for _, g in jobs])
         flat = _Function.apply(walks, names, *[t for own in tensors for t in own])
-        return list(_cut(flat, [results_of(walk) for walk in walks]))
-    planes = forward(walks, [_in_order(*job) for job in jobs], training=False)
+        return _cut(flat, [results_of(walk) for walk in walks])
+    given = [_in_order(*one) for one in zip(walks, names, tensors, strict=True)]
+    planes = forward(walks, given, training=False)
     return [results(*one, training=False) for one in zip(walks, planes, strict=True)]
 
 
-def _cut(values: Sequence[T], counts: Sequence[int]) -> Iterator[tuple[T, ...]]:
+def _cut(values: Sequence[T], counts: Sequence[int]) -> list[Sequence[T]]:
     """Values in runs of so many each."""
-    return (tuple(values[a:b]) for a, b in pairwise(accumulate(counts, initial=0)))
+    if len(counts) == 1:
+        return [values]
+    return [values[a:b] for a, b in pairwise(accumulate(counts, initial=0))]
 
 
 def results_of(walk: Walk) -> int:
@@ -56,8 +59,9 @@ def results_of(walk: Walk) -> int:
     return 1 + len(graph.states) + more
 
 
-def _in_order(walk: Walk, given: Given) -> Given:
-    """The inputs of each step as the kernel wants them."""
+def _in_order(walk: Walk, names: tuple, tensors: Sequence[Tensor]) -> Given:
+    """What the kernel reads, the inputs of each step as it wants them."""
+    given = given_of(walk, names, tensors)
     if walk.geometry.take is None:
         return given
     steps = {name: packed_rows(value, walk.geometry) for name, value in given.steps.items()}
@@ -91,7 +95,8 @@ def results(walk: Walk, planes: Planes, *, training: bool) -> tuple[Tensor, ...]
         plane = planes.states[state.name]
         full = training or walk.every or index == graph.output
         ends = geometry.ends(depth) if full else geometry.ring_ends(depth)
-        finals.append(_shaped(plane[ends], state.dims, walk.sizes).clone())
+        last = plane.narrow(0, ends.start, geometry.batch) if geometry.even else plane[ends]
+        finals.append(_shaped(last, state.dims, walk.sizes).clone())
         if index == graph.output:
             # Two states may be the output.
             if out is None:
@@ -122,10 +127,8 @@ class _Function(torch.autograd.Function):
     def forward(ctx, walks: tuple[Walk, ...], names: tuple, *tensors: Tensor):
         ctx.walks, ctx.names = walks, names
         ctx.counts = [len(w.shapes) + sum(map(len, n)) for w, n in zip(walks, names, strict=True)]
-        given = [
-            _in_order(walk, given_of(walk, own, part))
-            for walk, own, part in zip(walks, names, _cut(tensors, ctx.counts), strict=True)
-        ]
+        parts = _cut(tensors, ctx.counts)
+        given = [_in_order(*one) for one in zip(walks, names, parts, strict=True)]
         planes = forward(walks, given, training=True)
         kept: list[Tensor] = []
         for walk, own, made in zip(walks, given, planes, strict=True):
@@ -179,9 +182,10 @@ class _Return:
             return [None] * len(self.tensors)
         found = self.found
         flat, groups = list(found.parameters), (found.steps, found.sequences, found.beginnings)
-        flat += [group.get(n) for own, group in zip(self.names, groups, strict=True) for n in own]
+        for own, group in zip(self.names, groups, strict=True):
+            flat += [group.get(name) for name in own]
         return [
-            None if g is None or not n else g.reshape(t.shape)
+            None if g is None or not n else g if g.shape == t.shape else g.reshape(t.shape)
             for g, t, n in zip(flat, self.tensors, self.needed, strict=True)
         ]
 

@@ -22,7 +22,6 @@ from elman.backends.cpu.walk import Given, Walk
 from elman.backends.reference import ages_of, delayed_input
 from elman.equation.evaluate import value_of
 from elman.equation.graph import Graph
-from elman.equation.sizes import number
 from elman.errors import InputError, SizeError
 
 
@@ -169,7 +168,7 @@ def run_plain(
     parameters = inner_parameters(kernels, sizes, parameters)
     names = (s.name for s in graph.states)
     begun = {} if states is None else dict(zip(names, states, strict=True))
-    given = Given(parameters, {graph.inputs[0].name: x.flatten(0, 1)}, {}, begun)
+    given = Given(parameters, {graph.inputs[0].name: x}, {}, begun)
     if not checked(kernels, given, x.dtype):
         return with_all()
     geometry = whole(x.shape[0], x.shape[1])
@@ -214,8 +213,7 @@ def _by_torch(graph: Graph, sizes: Mapping[str, int], parameters: Parameters, ca
 def affordable(kernels: Kernels, sizes: Mapping[str, int], x: Tensor) -> None:
     """Refuse sequences that no memory holds before the system ends the process over them."""
     rows = x.shape[0] * x.shape[1]
-    needed = rows * sum(number(s.dims[0], sizes) if s.dims else 1 for s in kernels.inner.states)
-    needed = max(needed, rows) * x.element_size()
+    needed = rows * max(kernels.state_width(sizes), 1) * x.element_size()
     if needed > most_bytes():
         raise SizeError(
             f"{kernels.graph.name}: x has shape {tuple(x.shape)}; its states alone would take "
@@ -274,10 +272,11 @@ def _given(
     begun: Carried,
     lines: Mapping[str, Tensor],
 ) -> Given:
-    """What the kernel reads; what torch computes once a call is computed here."""
+    """What the kernel reads, inputs of steps as (time, batch, …); what torch computes once a call
+    is computed here."""
     graph, both = kernels.graph, kernels.schedule.split
     inputs = {graph.inputs[0].name: call.x, **call.step_extras}
-    steps = {name: value.flatten(0, 1) for name, value in inputs.items()}
+    steps = dict(inputs)
     sequences = {n: _by_row(value, geometry) for n, value in call.sequence_extras.items()}
     parameters = inner_parameters(kernels, sizes, parameters)
     for name, index in both.steps.items():
@@ -286,8 +285,7 @@ def _given(
             source = node.attribute("name")
             before = call.carried[list(lines).index(source) + len(graph.states)]
             ages = None if call.resets is None else ages_of(call.resets)
-            value = delayed_input(inputs[source], before, node.attribute("steps"), ages)
-            steps[name] = value.flatten(0, 1)
+            steps[name] = delayed_input(inputs[source], before, node.attribute("steps"), ages)
     beginnings = {
         s.name: blocks(begun[i], lines.get(s.name), kernels.depth)
         for i, s in enumerate(graph.states)

@@ -145,7 +145,7 @@ def _captured(program: Program, parameters: Any, call: Call) -> Result:
     every = call.return_states or any(line.kind == "state" for line in graph.lines)
     tensors, inner = given.parameters.tensors, kernels.inner
     groups = (
-        [given.steps[i.name] for i in inner.inputs if i.varies == "step"],
+        [given.steps[i.name].flatten(0, 1) for i in inner.inputs if i.varies == "step"],
         [given.sequences[i.name] for i in inner.inputs if i.varies == "sequence"],
         [given.beginnings[s.name] for s in inner.states],
     )

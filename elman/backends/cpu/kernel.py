@@ -60,6 +60,7 @@ class Kernels:
         self.plans: dict[tuple, Any] = {}
         self._backwards: dict[tuple[str, ...], Layout] = {}
         self._known: dict[tuple, Sized] = {}
+        self._widths: dict[tuple[int, ...], int] = {}
         self._codes: dict[tuple[Variant, str], engine.Code] = {}
         self._forwards = {
             kind: forward_layout(getattr(self.schedule, kind)) for kind in ("training", "inference")
@@ -97,6 +98,14 @@ class Kernels:
             known[planes] = backward_layout(program, kept, planes)
             known[planes].sizes[KEPT] = forward.sizes.get(KEPT, [])
         return known[planes]
+
+    def state_width(self, sizes: Mapping[str, int]) -> int:
+        """How many numbers the states of a row are."""
+        key = tuple(sizes.values())
+        if key not in self._widths:
+            states = self.inner.states
+            self._widths[key] = sum(number(s.dims[0], sizes) if s.dims else 1 for s in states)
+        return self._widths[key]
 
     def sized(self, variant: Variant, sizes: Mapping[str, int], dtype: torch.dtype) -> Sized:
         """A kernel with its sizes."""

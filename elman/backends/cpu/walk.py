@@ -79,15 +79,17 @@ class Given:
 
 
 def given_of(walk: Walk, names: tuple, tensors: Sequence[Tensor]) -> Given:
-    """What a kernel reads, from its tensors one after the other: the parameters, and those of the
-    steps, of the sequences and of the beginnings, by their names."""
-    start = len(walk.shapes)
-    parameters = Parameters(tuple(tensors[:start]), walk.places)
-    groups = []
-    for group in names:
-        groups.append(dict(zip(group, tensors[start:], strict=False)))
-        start += len(group)
-    return Given(parameters, *groups)
+    """What a kernel reads, from a call's tensors one after the other: the parameters, those of the
+    steps, each (time, batch, …), of the sequences and of the beginnings, by their names."""
+    a = len(walk.shapes)
+    b = a + len(names[0])
+    c = b + len(names[1])
+    return Given(
+        Parameters(tuple(tensors[:a]), walk.places),
+        {name: t.flatten(0, 1) for name, t in zip(names[0], tensors[a:b], strict=True)},
+        dict(zip(names[1], tensors[b:c], strict=True)),
+        dict(zip(names[2], tensors[c:], strict=True)),
+    )
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -171,7 +171,9 @@ class _Return:
         dual = planes.kept if free else _dual(plan, geometry, walk.dtype)
         addresses[COTANGENTS] = dual.data_ptr()
         addresses["output:cotangent"] = _output_cotangent(plan, geometry, asked.output, like, live)
-        self.zeroed, self.begun = _state_cotangents(plan, geometry, asked, like, addresses, live)
+        self.zeroed, self.begun = _state_cotangents(
+            plan, geometry, asked, given.beginnings, like, addresses, live
+        )
         self.made, words = _input_cotangents(plan, geometry, asked.wanted, like, addresses)
         if plan.reads(COTANGENTS):
             words[plan.names[f"ld:{COTANGENTS}"]] = dual.stride(0)
@@ -191,8 +193,10 @@ class _Return:
         steps, sequences = {}, {}
         for i in kernels.inner.inputs:
             for kind, found in (("cotangent", steps), ("rows", sequences)):
-                if f"{kind}:{i.name}" in self.made:
-                    found[i.name] = self.made[f"{kind}:{i.name}"][:, : units_of(self.plan, i.dims)]
+                rows = self.made.get(f"{kind}:{i.name}")
+                if rows is not None:
+                    units = units_of(self.plan, i.dims)
+                    found[i.name] = rows if rows.shape[1] == units else rows[:, :units]
         return Cotangents(parameters, steps, sequences, begun)
 
 
@@ -204,7 +208,13 @@ def _dual(plan: Plan, geometry: Geometry, dtype: torch.dtype) -> Tensor:
 
 
 def _state_cotangents(
-    plan: Plan, geometry: Geometry, asked: Asked, like: Tensor, addresses: dict, live: list
+    plan: Plan,
+    geometry: Geometry,
+    asked: Asked,
+    beginnings: Collection[str],
+    like: Tensor,
+    addresses: dict,
+    live: list,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """What the states' cotangents start from, and the sums over rows, which start from zero: the
     memory of those sums and carries, and by name where the cotangents of the beginnings will be."""
@@ -212,29 +222,27 @@ def _state_cotangents(
     widths = {s.name: width_of(plan, s.dims) for s in states}
     start = plan.count * plan.sized.width[SUMS]
     zeroed = like.new_zeros(start + geometry.batch * sum(widths.values()) + 1)
-    addresses[SUMS] = zeroed.data_ptr()
+    addresses[SUMS] = at = zeroed.data_ptr()
     begun = {}
     for state in states:
-        units, width, final = (
-            units_of(plan, state.dims),
-            widths[state.name],
-            asked.finals.get(state.name),
-        )
+        units, width = units_of(plan, state.dims), widths[state.name]
+        final = asked.finals.get(state.name)
         if state.name in plan.sized.variant.planes:
             every = asked.every.get(state.name)
             plane = _cotangent_plane(plan, geometry, state, final, every, like)
             addresses[f"plane:{state.name}"] = plane.data_ptr()
             live.append(plane)
-            at = geometry.beginning(plan.kernels.depth)
-            begun[state.name] = plane[at : at + plan.kernels.depth * geometry.batch, :units]
+            first = geometry.beginning(plan.kernels.depth)
+            begun[state.name] = plane[first : first + plan.kernels.depth * geometry.batch, :units]
             continue
-        carry = zeroed[start : start + geometry.batch * width].view(geometry.batch, width)
+        addresses[f"carry:{state.name}"] = at + start * plan.bytes
+        if final is not None or state.name in beginnings:
+            carry = zeroed.narrow(0, start, geometry.batch * width).view(geometry.batch, width)
+            carry = carry if units == width else carry[:, :units]
+            if final is not None:
+                carry.copy_(final.reshape(carry.shape))
+            begun[state.name] = carry
         start += geometry.batch * width
-        addresses[f"carry:{state.name}"] = carry.data_ptr()
-        carry = carry if units == width else carry[:, :units]
-        if final is not None:
-            carry.copy_(final.reshape(carry.shape))
-        begun[state.name] = carry
     return zeroed, begun
 
 

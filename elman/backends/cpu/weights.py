@@ -166,7 +166,8 @@ class Weights:
         result: list[Tensor | None] = [None] * len(plan.shapes)
         for tensor, whole in grown.items():
             if tensor >= 0:
-                result[tensor] = whole[:, : plan.shapes[tensor][1]]
+                columns = plan.shapes[tensor][1]
+                result[tensor] = whole if whole.shape[1] == columns else whole[:, :columns]
                 continue
             row = 0
             for p in self.runs[-tensor - 1]:
@@ -213,18 +214,19 @@ class Weights:
     def _add_sums(self, zeroed: Tensor, result: list[Tensor | None]) -> None:
         plan = self.plan
         width = plan.sized.width[SUMS]
-        total = zeroed[:width]
+        total = zeroed.narrow(0, 0, width)
         for i in range(1, plan.count):
-            total += zeroed[i * width : (i + 1) * width]
+            total += zeroed.narrow(0, i * width, width)
         taken: set[int] = set()
         for tensor, pieces in self.sums.items():
             shape = plan.shapes[tensor]
             rows = shape[0] if shape else 1
             first = pieces[0].column
             if len(pieces) == 1 and pieces[0].rows == rows:
-                gradient = total[first : first + rows]
+                gradient = total.narrow(0, first, rows)
                 # Two biases of one sum have one gradient, but not one memory.
-                gradient = (gradient.clone() if first in taken else gradient).view(shape)
+                gradient = gradient.clone() if first in taken else gradient
+                gradient = gradient if shape else gradient.view(shape)
                 taken.add(first)
             else:
                 gradient = total.new_zeros(rows)
