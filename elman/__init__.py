@@ -25,7 +25,18 @@ _collecting = gc.isenabled()
 gc.disable()
 try:
     from elman import cells
-    from elman.equation import Cell, block_diagonal, cell, delay, linear
+    from elman.equation import (
+        Cell,
+        average,
+        block_diagonal,
+        cell,
+        child,
+        delay,
+        each,
+        largest,
+        linear,
+        total,
+    )
     from elman.errors import (
         ElmanError,
         EquationError,
@@ -35,7 +46,20 @@ try:
         SizeError,
         TrainingStopped,
     )
-    from elman.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, Recurrent, RNNCell, convert, revert
+    from elman.layers import (
+        GRU,
+        LSTM,
+        RNN,
+        GRUCell,
+        LSTMCell,
+        Network,
+        Recurrent,
+        RNNCell,
+        Tree,
+        convert,
+        revert,
+        symmetric_weights,
+    )
     from elman.learning import BPTT, RTRL
 finally:
     if _collecting:
@@ -61,20 +85,28 @@ __all__ = [
     "GRUCell",
     "InputError",
     "LSTMCell",
+    "Network",
     "RNNCell",
     "Recurrent",
     "RunError",
     "SizeError",
     "TrainingStopped",
+    "Tree",
+    "average",
     "block_diagonal",
     "cell",
     "cells",
     "check",
+    "child",
     "convert",
     "delay",
+    "each",
+    "largest",
     "linear",
     "load",
     "revert",
+    "symmetric_weights",
+    "total",
     "train",
 ]
 

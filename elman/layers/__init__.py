@@ -2,9 +2,11 @@
 
 from elman.layers.convert import convert, revert
 from elman.layers.dropins import GRU, LSTM, RNN
+from elman.layers.network import Network, symmetric_weights
 from elman.layers.recurrent import Recurrent
 from elman.layers.single import GRUCell, LSTMCell, RNNCell
 from elman.layers.stepper import Stepper
+from elman.layers.tree import Tree
 
 __all__ = [
     "GRU",
@@ -12,9 +14,12 @@ __all__ = [
     "RNN",
     "GRUCell",
     "LSTMCell",
+    "Network",
     "RNNCell",
     "Recurrent",
     "Stepper",
+    "Tree",
     "convert",
     "revert",
+    "symmetric_weights",
 ]
