@@ -25,7 +25,18 @@ _collecting = gc.isenabled()
 gc.disable()
 try:
     from elman import cells
-    from elman.equation import Cell, block_diagonal, cell, delay, linear
+    from elman.equation import (
+        Cell,
+        average,
+        block_diagonal,
+        cell,
+        child,
+        delay,
+        each,
+        largest,
+        linear,
+        total,
+    )
     from elman.errors import (
         ElmanError,
         EquationError,
@@ -42,10 +53,13 @@ try:
         Chain,
         GRUCell,
         LSTMCell,
+        Network,
         Recurrent,
         RNNCell,
+        Tree,
         convert,
         revert,
+        symmetric_weights,
     )
     from elman.learning import BPTT, RTRL
 finally:
@@ -74,21 +88,29 @@ __all__ = [
     "GRUCell",
     "InputError",
     "LSTMCell",
+    "Network",
     "OnlineLearner",
     "RNNCell",
     "Recurrent",
     "RunError",
     "SizeError",
     "TrainingStopped",
+    "Tree",
+    "average",
     "block_diagonal",
     "cell",
     "cells",
     "check",
+    "child",
     "convert",
     "delay",
+    "each",
+    "largest",
     "linear",
     "load",
     "revert",
+    "symmetric_weights",
+    "total",
     "train",
 ]
 

@@ -149,32 +149,35 @@ def test_an_interrupt_is_exit_130(call, monkeypatch):
     assert (code, out, err.count("\n")) == (130, "", 1)
 
 
+ALL_CELLS = [n for of in ("sequences", "trees", "graphs") for n in elman.cells.names(of)]
+
+
 # -- cells ---------------------------------------------------------------------------------------
 
 
 def test_cells_lists_every_cell(call):
     code, out, _ = call("cells")
     assert code == 0
-    for name in elman.cells.names():
+    for name in ALL_CELLS:
         assert any(line.startswith(f"{name} ") for line in out.splitlines())
 
 
 def test_the_list_of_cells_says_what_is_not_in_its_columns(call):
     out = call("cells")[1]
-    assert "jordan, narx, lstm_projected take sizes=" in out
+    assert "jordan, narx, lstm_projected, message_passing take sizes=" in out
     assert "Cho et al. 2014" in next(li for li in out.splitlines() if li.startswith("gru_cho "))
 
 
 def test_cells_as_json(call):
     facts = json.loads(call("cells", "--json", "--input", 3, "--hidden", 5)[1])
-    assert [fact["name"] for fact in facts] == elman.cells.names()
+    assert [fact["name"] for fact in facts] == ALL_CELLS
     lstm = next(fact for fact in facts if fact["name"] == "lstm")
     assert lstm["formula"] == "4hx + 4h² + 4h"
     assert lstm["parameters"] == 4 * 5 * 3 + 4 * 25 + 4 * 5
     assert all(fact["source"] for fact in facts)
 
 
-@pytest.mark.parametrize("name", elman.cells.names())
+@pytest.mark.parametrize("name", ALL_CELLS)
 def test_a_cell_in_full(call, name):
     code, out, _ = call("cells", name)
     cell = elman.cells.get(name)

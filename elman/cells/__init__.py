@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from elman.cells import ablations, delay, dynamical, gated, gru, linear, lstm, memory, simple
+from elman.cells import (
+    ablations,
+    delay,
+    dynamical,
+    gated,
+    graph,
+    gru,
+    linear,
+    lstm,
+    memory,
+    simple,
+    tree,
+)
 from elman.equation import Cell
 from elman.errors import InputError, nearest
 
@@ -94,18 +106,48 @@ FAMILIES: dict[str, tuple[Cell, ...]] = {
     "memory": (memory.slstm, memory.mlstm),
 }
 
-_BY_NAME: dict[str, Cell] = {each.name: each for family in FAMILIES.values() for each in family}
+OF_TREES: tuple[Cell, ...] = (
+    tree.recursive,
+    tree.child_sum_tree_lstm,
+    tree.nary_tree_lstm,
+    tree.tree_gru,
+)
+OF_GRAPHS: tuple[Cell, ...] = (
+    graph.gated_graph,
+    graph.message_passing,
+    graph.graph_convolution,
+    graph.mean_neighbours,
+)
+
+_KINDS: dict[str, tuple[Cell, ...]] = {
+    "sequences": tuple(cell for family in FAMILIES.values() for cell in family),
+    "trees": OF_TREES,
+    "graphs": OF_GRAPHS,
+}
+_BY_NAME: dict[str, Cell] = {cell.name: cell for kind in _KINDS.values() for cell in kind}
 
 
-def names() -> list[str]:
-    """The names of all cells, family by family.
+def names(of: str = "sequences") -> list[str]:
+    """The names of the cells, family by family.
+
+    Args:
+        of: "sequences" (for `elman.Recurrent`), "trees" (for `elman.Tree`) or "graphs" (for
+            `elman.Network`).
+
+    Raises:
+        InputError: there is no such kind.
 
     Example:
         >>> import elman
         >>> elman.cells.names()[:3]
         ['simple', 'jordan', 'irnn']
+        >>> elman.cells.names("trees")[0]
+        'recursive'
     """
-    return list(_BY_NAME)
+    if of not in _KINDS:
+        raise InputError(f"there are no cells of {of!r}.{nearest(of, _KINDS)} There are those of "
+                         f"{', '.join(_KINDS)}")  # fmt: skip
+    return [cell.name for cell in _KINDS[of]]
 
 
 def get(name: str) -> Cell:
@@ -131,4 +173,4 @@ def get(name: str) -> Cell:
     return _BY_NAME[name]
 
 
-__all__ = ["FAMILIES", "get", "names"]
+__all__ = ["FAMILIES", "OF_GRAPHS", "OF_TREES", "get", "names"]

@@ -67,7 +67,9 @@ def command(
 def _list(input_size: int, hidden_size: int, as_json: bool) -> None:
     from elman import cells
 
-    facts = [_facts(cells.get(name), input_size, hidden_size, True) for name in cells.names()]
+    kinds = ("sequences", "trees", "graphs")
+    every = [cells.get(name) for kind in kinds for name in cells.names(kind)]
+    facts = [_facts(cell, input_size, hidden_size, True) for cell in every]
     if as_json:
         print_json(facts)
         return
@@ -88,7 +90,8 @@ def _list(input_size: int, hidden_size: int, as_json: bool) -> None:
     print("\nx: input size, h: hidden size, other letters: other sizes, counted as h.")
     sized = [fact["name"] for fact in facts if set(fact["sizes"]) - {"input", "hidden"}]
     print(f"{', '.join(sized)} take sizes= for those: elman.Recurrent(NAME, x, h, sizes={{…}}).")
-    print("One cell in full: elman cells NAME. In Python: elman.Recurrent(NAME, x, h).")
+    print("One cell in full: elman cells NAME. In Python: elman.Recurrent(NAME, x, h); of the")
+    print("families tree and graph elman.Tree(NAME, x, h) and elman.Network(NAME, x, h).")
 
 
 def _page(cell: Cell, input_size: int, hidden_size: int) -> list[str]:

@@ -6,6 +6,7 @@
 from elman.equation.cell import Cell, Parameters, block_diagonal, cell, delay, hyper_as_data
 from elman.equation.graph import Counts, Graph, Input, Line, Node, Parameter, State
 from elman.equation.initial import INITIALISERS, initialise
+from elman.equation.neighbours import average, child, each, largest, total
 from elman.equation.operations import ACTIVATIONS, OPERATIONS, linear, softmax
 from elman.equation.rewrite import with_layer_norm, with_recurrent_dropout, with_zoneout
 from elman.equation.serial import graph_from_json, graph_to_json
@@ -24,17 +25,22 @@ __all__ = [
     "Parameter",
     "Parameters",
     "State",
+    "average",
     "block_diagonal",
     "cell",
+    "child",
     "delay",
+    "each",
     "equation",
     "graph_from_json",
     "graph_to_json",
     "hyper_as_data",
     "initialise",
+    "largest",
     "latex",
     "linear",
     "softmax",
+    "total",
     "with_layer_norm",
     "with_recurrent_dropout",
     "with_zoneout",

@@ -226,6 +226,7 @@ def cell(
     init: Mapping[str, Initialiser] | None = None,
     initial: Mapping[str, float] | None = None,
     inputs: Mapping[str, Shaped] | None = None,
+    edges: Mapping[str, Shaped] | None = None,
     output: bool | str = False,
     family: str = "",
 ) -> Callable[[Callable], Cell]: ...
@@ -237,6 +238,7 @@ def cell(
     init: Mapping[str, Initialiser] | None = None,
     initial: Mapping[str, float] | None = None,
     inputs: Mapping[str, Shaped] | None = None,
+    edges: Mapping[str, Shaped] | None = None,
     output: bool | str = False,
     family: str = "",
 ) -> Cell | Callable[[Callable], Cell]:
@@ -260,6 +262,7 @@ def cell(
         initial: the constant with which a state starts; 0 if not given.
         inputs: the arguments that are not states but further inputs of each step, such as the
             time since the last one, {"dt": ()}, with their shapes.
+        edges: the arguments that have a value for each edge of a graph, with their shapes.
         output: true where an output that is no state stands first in what is returned; or its
             size.
         family: a word that groups cells in listings.
@@ -283,7 +286,9 @@ def cell(
 
     Source: the form of the equations is that of the papers; see each cell's own.
     """
-    declared = Declared(sizes or {}, shapes or {}, init or {}, initial or {}, inputs or {}, output)
+    declared = Declared(
+        sizes or {}, shapes or {}, init or {}, initial or {}, inputs or {}, output, edges or {}
+    )
 
     def make(body: Callable) -> Cell:
         if not inspect.isfunction(body):

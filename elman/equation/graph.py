@@ -52,7 +52,8 @@ class State(NamedTuple):
 
 
 class Input(NamedTuple):
-    """A value from outside, new at each step, or one for a whole sequence (a dropout mask)."""
+    """A value from outside: new at each step, or one for a whole sequence (a dropout mask), or, in
+    a graph, for each edge."""
 
     name: str
     dims: Dims
@@ -221,17 +222,28 @@ class Graph:
         return graph_from_json(data)
 
     @cached_property
+    def of_edges(self) -> tuple[bool, ...]:
+        """For each node whether it has a value for each edge of a tree or graph."""
+        inputs = {i.name for i in self.inputs if i.varies == "edge"}
+        found: list[bool] = []
+        for node in self.nodes:
+            own = node.op == "each" or (node.op == "input" and node.attribute("name") in inputs)
+            summed = node.op in ("total", "average", "largest")
+            found.append(own or (not summed and any(found[a] for a in node.args)))
+        return tuple(found)
+
+    @cached_property
     def levels(self) -> tuple[int, ...]:
         """For each node how often it must be computed: once a call (PARAMETER), once a row
         (SEQUENCE), once a step but for all steps at once (STEP), or step after step (STATE)."""
-        varies = {i.name: STEP if i.varies == "step" else SEQUENCE for i in self.inputs}
+        varies = {i.name: SEQUENCE if i.varies == "sequence" else STEP for i in self.inputs}
         levels: list[int] = []
         for node in self.nodes:
             if node.op == "input":
                 level = varies[node.attribute("name")]
             elif node.op == "delayed":
                 level = varies.get(node.attribute("name"), STATE)
-            elif node.op == "state":
+            elif node.op in ("state", "each", "child"):
                 level = STATE
             else:
                 level = max((levels[a] for a in node.args), default=PARAMETER)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from elman.errors import InputError
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -92,6 +94,13 @@ def _block_diagonal(blocks, heads):
     return torch.block_diag(*blocks.chunk(heads))
 
 
+def _over_edges(v):
+    raise InputError(
+        "this is a cell of trees or graphs: it sums over neighbours, which a sequence has none of; "
+        "use elman.Tree or elman.Network"
+    )
+
+
 def _minimum(a, b):
     """torch.minimum, which takes no plain numbers."""
     return torch.minimum(*_tensors(a, b))
@@ -161,6 +170,10 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "softmax": _function(_softmax, name="softmax", cost=4),
     "layer_norm": _function(_layer_norm, name="layer_norm", cost=7, eps=float),
+    # Over the neighbours of a node; see `elman.equation.neighbours`.
+    "total": Operation(1, _over_edges, "Σⱼ({0})", r"\sum_j\left({0}\right)"),
+    "average": Operation(1, _over_edges, "meanⱼ({0})", r"\operatorname{mean}_j\left({0}\right)"),
+    "largest": Operation(1, _over_edges, "maxⱼ({0})", r"\max_j\left({0}\right)"),
 }
 
 LEAVES: dict[str, dict[str, type]] = {
@@ -169,6 +182,8 @@ LEAVES: dict[str, dict[str, type]] = {
     "parameter": {"name": str},
     "delayed": {"name": str, "steps": int},
     "constant": {"value": float},
+    "each": {"name": str, "kind": str},
+    "child": {"name": str, "kind": str, "slot": int},
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from elman.equation.graph import PARAMETER, Graph, Input, Node, Parameter, State
 from elman.equation.initial import check_initialiser
+from elman.equation.neighbours import CHILD, EACH, MOST_CHILDREN, REDUCTIONS
 from elman.equation.operations import LEAVES, OPERATIONS
 from elman.equation.sizes import NAME, SIZE, result_dims
 from elman.errors import FileError, InputError
@@ -103,6 +104,13 @@ def _check_levels(graph: Graph) -> None:
             _bad(f"a {node.op} has a first operand that is not made of parameters")
     if any(graph.levels[i] == PARAMETER for i in (graph.output, *graph.new_states)):
         _bad("a new state is made of parameters alone")
+    if any(graph.of_edges[i] for i in (graph.output, *graph.new_states)):
+        _bad("a new state has a value for each edge")
+    summed = [False] * len(graph.nodes)
+    for index, node in enumerate(graph.nodes):
+        summed[index] = node.op in REDUCTIONS or any(summed[a] for a in node.args)
+        if node.op in REDUCTIONS and (not graph.of_edges[node.args[0]] or summed[node.args[0]]):
+            _bad(f"a {node.op} is not over values of edges alone")
 
 
 def cell_parts(data: Any) -> dict[str, Any]:
@@ -199,8 +207,8 @@ def _number(data: Any, key: str) -> float:
 
 def _varies(data: Any) -> str:
     varies = _get(data, "varies", str, "an input")
-    if varies not in ("step", "sequence"):
-        _bad(f"an input varies by {varies[:80]!r}, not by step or sequence")
+    if varies not in ("step", "sequence", "edge"):
+        _bad(f"an input varies by {varies[:80]!r}, not by step, sequence or edge")
     return varies
 
 
@@ -246,6 +254,10 @@ def _node(entry: Any, position: int, states: set[str]) -> Node:
         name, steps = given["name"], given["steps"]
         if not (1 + (name in states)) <= steps <= 10_000:
             _bad(f"node {position} delays {name[:80]} by {steps} steps")
+    if op in (EACH, CHILD) and given["kind"] not in ("input", "state"):
+        _bad(f"node {position} reads the {given['kind'][:80]} of a neighbour")
+    if op == CHILD and not 0 <= given["slot"] < MOST_CHILDREN:
+        _bad(f"node {position} reads the child {given['slot']}")
     label = _get(entry, "name", str, f"node {position}")
     if label and not NAME.fullmatch(label):
         _bad(f"node {position} is called {label[:80]!r}, which is no name")
@@ -260,7 +272,8 @@ def _inferred(node: Node, nodes: list[Node], given: dict, delayed: dict) -> tupl
         return ()
     if node.op in LEAVES:
         name = node.attribute("name")
-        known = delayed.get(name) if node.op == "delayed" else given.get((node.op, name))
+        kind = node.attribute("kind") if node.op in (EACH, CHILD) else node.op
+        known = delayed.get(name) if node.op == "delayed" else given.get((kind, name))
         if known is None:
             _bad(f"it uses the {node.op} {name[:80]!r}, which it does not list")
         return known

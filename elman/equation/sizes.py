@@ -155,4 +155,6 @@ def result_dims(op: str, dims: Sequence[Dims], attributes: Mapping[str, Any]) ->
         return (rows, whole) if parts == str(attributes["heads"]) else None
     if op in ("softmax", "layer_norm"):
         return dims[0] if ranks[0] >= 1 else None
+    if op in ("total", "average", "largest"):
+        return dims[0] if ranks[0] == 1 else None
     return joined(dims)

@@ -30,6 +30,8 @@ class Recorder:
         self.known: dict[tuple, int] = {}
         self.parameters: dict[str, Symbol] = {}
         self.equal: list[tuple[Size, Size, str, str]] = []
+        # The arguments that have a value for each edge.
+        self.edges: frozenset[str] = frozenset()
 
     def fail(self, message: str) -> NoReturn:
         """Raise the error of the cell's line that is being traced."""
@@ -189,7 +191,7 @@ class Recorder:
             if index not in seen:
                 seen.add(index)
                 op, args, _ = self.entries[index]
-                if op in ("input", "state", "delayed"):
+                if op in ("input", "state", "delayed", "each", "child"):
                     return False
                 waiting.extend(args)
         return True
@@ -420,7 +422,7 @@ class Symbol:
 def _augmented(sign: str, plain: str):
     def write(self: Symbol, other):
         # On a tensor, h += v writes into what the caller gave; into a value of the body it may.
-        if self.entry[0] in ("input", "state", "parameter", "delayed"):
+        if self.entry[0] in ("input", "state", "parameter", "delayed", "each", "child"):
             name = f"p.{self.name}" if self.is_parameter else self.name
             self.recorder.fail(f"{sign}= writes in place into {name}; write v = {name} {sign} …")
         return getattr(self, plain)(other)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from elman.equation.graph import PARAMETER, Graph, Initialiser, Input, Node, Parameter, State
+from elman.equation.neighbours import of_edges
 from elman.equation.sizes import NAME, SIZE, Shape, Size, as_dims
 from elman.equation.symbols import Recorder, Symbol, TracedParameters
 from elman.errors import EquationError, nearest
@@ -67,6 +68,7 @@ class Declared:
         initial: initial constants by state.
         inputs: the arguments that are further inputs of a step, with their shapes.
         output: whether an output that is no state stands first in what is returned; or its size.
+        edges: the arguments that have a value for each edge of a graph, with their shapes.
     """
 
     sizes: Mapping[str, Shaped] = field(default_factory=dict)
@@ -75,6 +77,7 @@ class Declared:
     initial: Mapping[str, float] = field(default_factory=dict)
     inputs: Mapping[str, Shaped] = field(default_factory=dict)
     output: bool | str = False
+    edges: Mapping[str, Shaped] = field(default_factory=dict)
 
 
 def trace(body: Callable, hyper: Mapping[str, Any], declared: Declared) -> Graph:
@@ -91,6 +94,8 @@ def trace(body: Callable, hyper: Mapping[str, Any], declared: Declared) -> Graph
     names, _ = signature(body)
     recorder = Recorder(body.__name__, *where(body))
     _check_declared(recorder, names, declared)
+    recorder.edges = frozenset(declared.edges)
+    further = {**declared.inputs, **declared.edges}
     named: dict[str, Size] = {}
 
     def shape(dims: Shaped) -> Shape:
@@ -98,8 +103,8 @@ def trace(body: Callable, hyper: Mapping[str, Any], declared: Declared) -> Graph
 
     symbols = {}
     for name in names:
-        is_input = name == names[0] or name in declared.inputs
-        usual = declared.inputs.get(name, "input" if name == names[0] else "hidden")
+        is_input = name == names[0] or name in further
+        usual = further.get(name, "input" if name == names[0] else "hidden")
         given = shape(declared.sizes.get(name, usual))
         symbols[name] = recorder.add("input" if is_input else "state", (), given, name=name)
     shapes = {name: shape(dims) for name, dims in declared.shapes.items()}
@@ -125,16 +130,17 @@ def _size(recorder: Recorder, size: str, named: dict[str, Size]) -> Size:
 
 
 def _check_declared(recorder: Recorder, names: list[str], declared: Declared) -> None:
-    for what in ("sizes", "initial", "inputs"):
+    for what in ("sizes", "initial", "inputs", "edges"):
         for name in getattr(declared, what):
             if name not in names:
                 recorder.fail(
                     f"{what} names {name!r}, which is no argument of the body."
                     f"{nearest(name, names)} There are: {', '.join(names)}"
                 )
-    if names[0] in declared.inputs:
-        recorder.fail(f"inputs names {names[0]!r}, which is the input already")
-    if set(names[1:]) <= set(declared.inputs):
+    for what in ("inputs", "edges"):
+        if names[0] in getattr(declared, what):
+            recorder.fail(f"{what} names {names[0]!r}, which is the input already")
+    if set(names[1:]) <= {*declared.inputs, *declared.edges}:
         recorder.fail("every argument is an input; a cell has at least one state")
 
 
@@ -197,6 +203,11 @@ def _returned(recorder: Recorder, returned: Any, states: dict[str, Symbol], decl
         if not isinstance(value, Symbol) or value.recorder is not recorder:
             recorder.fail(f"{what} is {type(value).__name__}, not a value; {wanted}")
         scalar = name in states and states[name].shape.sizes == ()
+        if of_edges(recorder, value.index):
+            recorder.fail(
+                f"{what} has a value for each edge; bring them together with elman.total(…), "
+                "elman.average(…) or elman.largest(…)"
+            )
         if value.boolean or value.is_parameter or (value.shape.sizes == () and not scalar):
             recorder.fail(
                 f"{what} must be a vector made of inputs or states, not a plain number, a "
@@ -235,7 +246,11 @@ def _graph(recorder, symbols, output, new_states, local, declared) -> Graph:
     graph = Graph(
         recorder.cell,
         tuple(nodes),
-        tuple(Input(n, dims(s.index)) for n, s in symbols.items() if n not in states),
+        tuple(
+            Input(n, dims(s.index), "edge" if n in declared.edges else "step")
+            for n, s in symbols.items()
+            if n not in states
+        ),
         tuple(
             State(name, dims(symbol.index), float(declared.initial.get(name, 0.0)))
             for name, symbol in states.items()

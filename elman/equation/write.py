@@ -22,6 +22,8 @@ class Notation:
 
     symbol: Callable[[str], str]
     at: Callable[[str, int], str]
+    each: Callable[[str], str]
+    child: Callable[[str, int], str]
     template: Callable[[str], str]
     fraction: bool
     group: str
@@ -38,15 +40,26 @@ def _latex_symbol(name: str) -> str:
 
 
 def _latex_at(name: str, steps: int) -> str:
-    time = "t" if not steps else f"t-{steps}"
+    return _latex_index(name, "t" if not steps else f"t-{steps}")
+
+
+def _latex_index(name: str, time: str) -> str:
     head, *rest = name.split("_")
     head = head if len(head) == 1 else rf"\mathrm{{{head}}}"
     return f"{head}_{{{','.join([*rest, time])}}}"
 
 
-TEXT = Notation(str, _text_at, lambda op: OPERATIONS[op].text, False, "({})")
+TEXT = Notation(
+    str, _text_at, "{}ⱼ".format, "{}[{}]".format, lambda op: OPERATIONS[op].text, False, "({})"
+)
 LATEX = Notation(
-    _latex_symbol, _latex_at, lambda op: OPERATIONS[op].latex, True, r"\left({}\right)"
+    _latex_symbol,
+    _latex_at,
+    lambda name: _latex_index(name, "j"),
+    lambda name, k: _latex_index(name, f"[{k}]"),
+    lambda op: OPERATIONS[op].latex,
+    True,
+    r"\left({}\right)",
 )
 
 
@@ -127,6 +140,10 @@ def _leaf(graph: Graph, node: Node, notation: Notation) -> tuple[str, int]:
         return notation.symbol(name), CALL
     if node.op == "delayed":
         return notation.at(name, node.attribute("steps")), CALL
+    if node.op == "each" or any(i.name == name and i.varies == "edge" for i in graph.inputs):
+        return notation.each(name), CALL
+    if node.op == "child":
+        return notation.child(name, node.attribute("slot")), CALL
     if node.op == "input" and any(i.name == name and i.varies == "sequence" for i in graph.inputs):
         return notation.symbol(name), CALL
     return notation.at(name, int(node.op == "state")), CALL

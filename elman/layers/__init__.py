@@ -3,9 +3,11 @@
 from elman.layers.chain import Chain
 from elman.layers.convert import convert, revert
 from elman.layers.dropins import GRU, LSTM, RNN
+from elman.layers.network import Network, symmetric_weights
 from elman.layers.recurrent import Recurrent
 from elman.layers.single import GRUCell, LSTMCell, RNNCell
 from elman.layers.stepper import Stepper
+from elman.layers.tree import Tree
 
 __all__ = [
     "GRU",
@@ -14,9 +16,12 @@ __all__ = [
     "Chain",
     "GRUCell",
     "LSTMCell",
+    "Network",
     "RNNCell",
     "Recurrent",
     "Stepper",
+    "Tree",
     "convert",
     "revert",
+    "symmetric_weights",
 ]

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 import numbers
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from elman.equation import ACTIVATIONS
+from elman.equation import ACTIVATIONS, Graph
+from elman.equation.sizes import shape_of
 from elman.errors import InputError, SizeError, nearest
 from elman.learning import BPTT
 
@@ -137,6 +138,36 @@ def check_learning(owner: str, learning: object, *, bidirectional: bool = False)
             "direction begins with steps that a stream has not seen yet. Build the layer with "
             "bidirectional=False, or learning=elman.BPTT()"
         )
+
+
+def check_named(
+    owner: str,
+    graph: Graph,
+    sizes: Mapping[str, int],
+    named: Mapping[str, Tensor],
+    nodes: int,
+    edges: int,
+    dtype: torch.dtype,
+) -> dict[str, Tensor]:
+    """The inputs of nodes and edges that an equation reads, each of its shape and number type."""
+    wanted = {i.name: i for i in graph.inputs}
+    for name in named:
+        if name not in wanted:
+            raise InputError(
+                f"{owner}: there is no input {name!r}.{nearest(name, wanted)} The equation reads "
+                f"{', '.join(wanted)}"
+            )
+    for name, declared in wanted.items():
+        kind = "edges" if declared.varies == "edge" else "inputs"
+        if name not in named:
+            raise InputError(f"{owner}: the equation reads {name!r}; give {kind}={{{name!r}: …}}")
+        shape = (edges if kind == "edges" else nodes, *shape_of(declared.dims, sizes))
+        if tuple(named[name].shape) != shape:
+            raise SizeError(
+                f"{owner}: {name} has shape {tuple(named[name].shape)}; expected {shape}"
+            )
+        check_dtype(owner, named[name], dtype)
+    return {name: named[name] for name in wanted}
 
 
 def check_input(

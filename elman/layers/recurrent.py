@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from elman import cells
 from elman.equation import Cell, hyper_as_data, initialise
 from elman.equation import cell as make_cell
+from elman.equation.neighbours import gathers
 from elman.errors import InputError, nearest
 from elman.layers.base import DIRECTIONS, RecurrentLayer
 from elman.layers.checks import ArgumentTypeError
@@ -101,6 +102,11 @@ class Recurrent(RecurrentLayer):
     ):
         super().__init__()
         self.cell = _as_cell(cell).with_hyper(**dict(hyper or {}))
+        if gathers(self.cell.graph):
+            raise InputError(
+                f"{self.owner}: this is a cell of trees or graphs, whose nodes read several "
+                "others; use elman.Tree or elman.Network"
+            )
         self._set_up(
             self.cell,
             _all_sizes(self.owner, self.cell, input_size, hidden_size, sizes),
