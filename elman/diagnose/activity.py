@@ -38,6 +38,13 @@ class Saturation(NamedTuple):
         return self.low + self.high
 
 
+class UnitShares(NamedTuple):
+    """For each unit the share of steps near its lower and near its upper bound, (units,)."""
+
+    low: Tensor
+    high: Tensor
+
+
 @dataclass(frozen=True)
 class Activity:
     """What one layer and direction did.
@@ -60,7 +67,10 @@ class Activity:
 
     def norms(self) -> dict[str, Tensor]:
         """‖s_t‖ of every state, (time, batch)."""
-        return {name: value.flatten(2).norm(dim=-1) for name, value in self.states.items()}
+        return {
+            name: value.reshape(*value.shape[:2], -1).norm(dim=-1)
+            for name, value in self.states.items()
+        }
 
     def saturation(self) -> dict[str, Saturation]:
         """How much of each gate is near its bounds, over all real steps."""
@@ -68,6 +78,10 @@ class Activity:
             name: _saturation(value[self.real], self.functions[name])
             for name, value in self.gates.items()
         }
+
+    def unit_saturation(self, gate: str) -> UnitShares:
+        """How often each unit of a gate is near its bounds, over all real steps."""
+        return UnitShares(*_near(self.gates[gate][self.real].flatten(1), self.functions[gate]))
 
 
 def activity(
@@ -152,16 +166,23 @@ def saturation(
 
 def _saturation(values: Tensor, function: str) -> Saturation:
     """Of values (rows, units)."""
+    low, high = _near(values.flatten(1), function)
+    stuck = (low == 1) | (high == 1)
+    mean, share = float(values.double().mean()), float(stuck.double().mean())
+    return Saturation(float(low.mean()), float(high.mean()), mean, share)
+
+
+def _near(values: Tensor, function: str) -> tuple[Tensor, Tensor]:
+    """For each unit the share of its values near the lower and near the upper bound."""
     low, high = BOUNDS[function]
     if low is not None and high is not None:
         near = NEAR * (high - low)
         below, above = values < low + near, values > high - near
     else:
-        below = values <= low if low is not None else torch.zeros_like(values, dtype=torch.bool)
-        above = values >= high if high is not None else torch.zeros_like(below)
-    stuck = below.all(0) | above.all(0)
-    shares = (float(v.double().mean()) for v in (below, above, values, stuck))
-    return Saturation(*shares)
+        nowhere = torch.zeros_like(values, dtype=torch.bool)
+        below = nowhere if low is None else values <= low
+        above = nowhere if high is None else values >= high
+    return below.double().mean(0), above.double().mean(0)
 
 
 def check_unit(one: Activity, state: str, unit: int) -> Tensor:
@@ -172,7 +193,8 @@ def check_unit(one: Activity, state: str, unit: int) -> Tensor:
     """
     if state not in one.states:
         raise InputError(f"{one.name} has no state {state!r}; there are {', '.join(one.states)}")
-    values = one.states[state].flatten(2)
+    values = one.states[state]
+    values = values.reshape(*values.shape[:2], -1)
     if not 0 <= unit < values.shape[-1]:
         raise InputError(
             f"{one.name}: there is no unit {unit} in {state}; there are 0 to {values.shape[-1] - 1}"

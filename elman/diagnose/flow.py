@@ -42,7 +42,9 @@ class Decay(NamedTuple):
 
     @property
     def word(self) -> str:
-        """ "vanishing", "exploding" or "steady", over the lags of the sequence."""
+        """What became of it: vanishing, exploding, steady, or none where no error arrives."""
+        if not float(self.mean[0]):
+            return "none"
         if self.explodes is not None or not math.isfinite(float(self.mean.sum())):
             return "exploding"
         return "steady" if self.horizon is None else "vanishing"

@@ -6,6 +6,7 @@ differ in style too. Nothing here opens a window.
 
 from __future__ import annotations
 
+import unicodedata
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -33,7 +34,15 @@ _CJK = (
     "PingFang SC",
     "Hiragino Sans GB",
     "Microsoft YaHei",
+    "Microsoft JhengHei",
     "SimHei",
+    "SimSun",
+    "Noto Serif CJK SC",
+    "Droid Sans Fallback",
+    "AR PL UMing CN",
+    "Heiti TC",
+    "Songti SC",
+    "Yu Gothic",
     "Arial Unicode MS",
 )
 
@@ -96,6 +105,32 @@ def shown(text: str) -> str:
     """
     drawn = "".join(c if ord(c) in characters() else "?" for c in text)
     return drawn.replace("$", r"\$") if drawn.strip("? -_.0123456789") else ""
+
+
+def written(token: str) -> str:
+    """A token as a picture can show it: a space as ␣, what no font can draw by its code point.
+
+    Example:
+        >>> written("a "), written("\\n"), written("\\u0001")
+        ('a␣', '⏎', 'U+0001')
+    """
+    marks = {" ": "␣", "\n": "⏎", "\t": "⇥", "$": r"\$"}
+    drawn = (marks.get(c) or (c if _drawable(c) else f"U+{ord(c):04X}") for c in token)
+    return "".join(drawn)
+
+
+def lacking(text: str) -> str:
+    """The characters of a text that no font here can draw, each once, in order."""
+    return "".join(dict.fromkeys(c for c in text if c not in "\n\t" and not _drawable(c)))
+
+
+def _drawable(character: str) -> bool:
+    return ord(character) in characters() and character.isprintable()
+
+
+def columns(text: str) -> int:
+    """The width of a text in columns; an ideograph takes two."""
+    return len(text) + sum(unicodedata.east_asian_width(c) in "WF" for c in text)
 
 
 def save(figure: Figure, path: str | Path) -> None:
