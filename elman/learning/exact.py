@@ -19,11 +19,13 @@ from torch import Tensor
 from elman.backends.cpu import influence as kernel
 from elman.backends.cpu import memory
 from elman.equation.graph import Graph
+from elman.equation.sizes import shape_of
 from elman.learning import one_stage
 from elman.learning.chain import Chain, Place, Seen, Window, flat_rows
 from elman.learning.sweep import Pulled, Values, pull, values_from
 
-# The cotangents of so many entries, over the steps of a part of the window, are held at once.
+# The cotangents of so many entries, over the steps of a part of the window, are held at once; or
+# of as many as M has, where that is more.
 MOST = 1 << 24
 
 
@@ -140,11 +142,12 @@ class _Sweep:
 
     def segments(self) -> list[tuple[int, int]]:
         """Parts of the window from its end to its start, short enough to hold the cotangents."""
-        time, entries = self.window.time, 1
+        time, batch, entries, held = self.window.time, self.window.batch, 1, 0
         for place in self.chain.places:
-            widths = sum(math.prod(w.shape[:1]) for w in place.weights) + place.rows
-            entries += self.window.batch * (self.chain.rows - place.first) * widths
-        steps = max(1, MOST // entries)
+            rows = batch * (self.chain.rows - place.first)
+            entries += rows * (_cotangent_widths(place) + place.rows)
+            held += rows * place.columns
+        steps = max(1, max(MOST, held) // entries)
         stops = range(time, 0, -steps)
         return [(max(0, stop - steps), stop) for stop in stops]
 
@@ -198,6 +201,15 @@ class _Sweep:
         return result
 
 
+def _cotangent_widths(place: Place) -> int:
+    """How many numbers the cotangents of a step's products have; weights may share theirs."""
+    if place.graph is None:
+        return place.sizes["width"]
+    backward = place.adjoint
+    products = {p.cotangent for p in (*backward.products, *backward.bilinear)}
+    return sum(shape_of(backward.nodes[i].dims, place.sizes)[0] for i in products)
+
+
 def values_of(place: Place, given: Mapping[int, Tensor], seen: Seen, window: Window) -> Values:
     if place.graph is None:
         raise ValueError("a lookup has no values")
@@ -225,29 +237,58 @@ def _units(chain: Chain, place: Place, batch: int, like: Tensor) -> tuple[Tensor
 
 def _zeros(batch: int, rows: int, columns: int, like: Tensor) -> Tensor:
     """Memory for an influence, which is large and asked for at every window."""
+    return _room(batch, rows, columns, like).zero_()
+
+
+def _room(batch: int, rows: int, columns: int, like: Tensor) -> Tensor:
+    """Memory with whatever stands in it; on the CPU blocks that were used before."""
     if like.device.type != "cpu" or like.dtype not in memory.NUMPY:
-        return like.new_zeros(batch, rows, columns)
-    return memory.empty(batch * rows, columns, like.dtype).zero_().view(batch, rows, columns)
+        return like.new_empty(batch, rows, columns)
+    return memory.empty(batch * rows, columns, like.dtype).view(batch, rows, columns)
 
 
 def add_immediate(moved: Tensor, place: Place, pulled: Pulled) -> None:
     """M' += ∂s_T/∂θ|s₀ for one place and a part of the window."""
     columns = {w.node: w.columns for w in place.weights if w.state is None}
+    # Weights that share a cotangent share a product, a bias as if its input were one.
+    shared: dict[int, tuple[Tensor, list[tuple[slice, Tensor]]]] = {}
     for pair in pulled.pairs:
         if pair.weight in columns:
-            # One product contracts time: (basis·rows, time) by (time, columns), for each row.
-            one = pair.cotangent.flatten(2).permute(1, 2, 0)
-            block = torch.bmm(one, pair.vector.transpose(0, 1))
-            moved[:, :, columns[pair.weight]] += block.view(*moved.shape[:2], -1)
+            group = shared.setdefault(id(pair.cotangent), (pair.cotangent, []))
+            group[1].append((columns[pair.weight], pair.vector))
     for node, summand in pulled.vectors.items():
-        if node in columns:
+        if node in columns and id(summand) in shared:
+            time, batch = summand.shape[:2]
+            ones = summand.new_ones(1, 1, 1).expand(time, batch, 1)
+            shared[id(summand)][1].append((columns[node], ones))
+        elif node in columns:
             moved[:, :, columns[node]] += summand.sum(0).reshape(*moved.shape[:2], -1)
+    for cotangent, parts in shared.values():
+        _add_products(moved, cotangent, parts)
     if pulled.fresh is not None and place.graph is not None:
         for weight in place.weights:
             if weight.state is not None:
                 block = moved[:, :, weight.columns]
                 for part in _of_initial(place.graph, weight.state, pulled.fresh):
                     block += part.reshape(block.shape)
+
+
+def _add_products(moved: Tensor, cotangent: Tensor, parts: list[tuple[slice, Tensor]]) -> None:
+    """Adds Σ_t ā_t v_tᵀ at the columns of each v's weight.
+
+    One product contracts time: (basis·rows, time) by (time, columns of all v), for each row.
+    """
+    left = cotangent.flatten(2).permute(1, 2, 0)
+    right = torch.cat([vector for _, vector in parts], -1).transpose(0, 1)
+    made = _room(left.shape[0], left.shape[1], right.shape[2], left)
+    torch.bmm(left, right, out=made)
+    made = made.view(*moved.shape[:2], cotangent.shape[3], -1)
+    start = 0
+    for columns, vector in parts:
+        width = vector.shape[2]
+        target = moved[:, :, columns].unflatten(2, (-1, width))
+        target += made[..., start : start + width]
+        start += width
 
 
 def _of_initial(graph: Graph, state: int, fresh: tuple[Tensor, ...]) -> list[Tensor]:
