@@ -6,12 +6,13 @@ import math
 import pytest
 import torch
 from torch.nn import functional
+from training_toy import Toy
 
 import elman
 from elman.errors import InputError
 from elman.learning import Carried
 from elman.tasks import build
-from elman.tasks.lm import LanguageModel, LMOptions
+from elman.tasks.lm import LanguageModel, LanguageModelling, LMOptions
 from elman.tasks.lm import network as networks
 from elman.tasks.lm.network import begin_anew, detached
 from elman.training import train
@@ -192,6 +193,21 @@ class Killed(Exception):
     pass
 
 
+def kill_at(step, monkeypatch, run):
+    """Have a run die where it would read the batch of a step."""
+    before = LanguageModelling.batch
+
+    def batch(self, number):
+        if number == step:
+            raise Killed
+        return before(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LanguageModelling, "batch", batch)
+        with pytest.raises(Killed):
+            run()
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -203,18 +219,7 @@ class Killed(Exception):
 )
 def test_a_killed_run_goes_on_to_the_same_bits(text, tmp_path, monkeypatch, options):
     whole = train("lm", text, run=tmp_path / "whole", **RUN | options)
-    task = networks_task()
-    before = task.batch
-
-    def batch(self, step):
-        if step == 6:
-            raise Killed
-        return before(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(task, "batch", batch)
-        with pytest.raises(Killed):
-            train("lm", text, run=tmp_path / "cut", **RUN | options)
+    kill_at(6, monkeypatch, lambda: train("lm", text, run=tmp_path / "cut", **RUN | options))
     folder = RunFolder(tmp_path / "cut")
     assert folder.last.exists()
     cut = train("lm", run=folder.path, resume=True, quiet=True, reports=[])
@@ -226,12 +231,6 @@ def test_a_killed_run_goes_on_to_the_same_bits(text, tmp_path, monkeypatch, opti
     ]
     for one, other in zip(*rows, strict=True):
         assert all(one[k] == other[k] for k in one if "second" not in k)
-
-
-def networks_task():
-    from elman.tasks.lm.task import LanguageModelling
-
-    return LanguageModelling
 
 
 def test_a_model_trained_with_a_carry_is_one_like_any_other(text, tmp_path):
@@ -256,3 +255,54 @@ def test_detached_keeps_what_is_carried():
     found = detached(Carried((state,), (torch.ones(2, 3),)))
     assert isinstance(found, Carried)
     assert not found.states[0].requires_grad
+
+
+def fidelity_of(run):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["kind"] == "fidelity"]
+
+
+@pytest.mark.parametrize(
+    ("options", "exact"),
+    [
+        ({"carry": "exact", "dropout_output": 0.2, "dropout_input": 0.2}, True),
+        ({"carry": "snap1"}, False),
+        ({"dropout_output": 0.2, "weight_dropout": 0.0}, False),
+    ],
+)
+def test_fidelity_along_a_run(text, tmp_path, options, exact):
+    named = {k: v for k, v in RUN.items() if k not in options} | {"precision": "32", "lr": 0.02}
+    train("lm", text, run=tmp_path / "run", fidelity=2, **named | options)
+    rows = fidelity_of(tmp_path / "run")
+    assert [row["step"] for row in rows] == [1, 3, 5, 7, 9]
+    assert rows[0]["cosine"] == pytest.approx(1)  # no past yet
+    if exact:
+        assert all(row["cosine"] == pytest.approx(1, abs=1e-6) for row in rows)
+        assert all(row["relative_error"] < 1e-5 for row in rows)
+    else:
+        assert all(0 < row["cosine"] < 1 - 1e-7 for row in rows[2:])
+        assert all(row["relative_error"] > 1e-4 for row in rows[2:])
+
+
+def test_fidelity_changes_nothing_of_a_run_and_is_resumed(text, tmp_path, monkeypatch):
+    options = RUN | {"carry": "snap1", "dropout_output": 0.2}
+    plain = train("lm", text, run=tmp_path / "plain", **options)
+    whole = train("lm", text, run=tmp_path / "whole", fidelity=3, **options)
+    for a, b in zip(
+        plain.model.network.parameters(), whole.model.network.parameters(), strict=True
+    ):
+        assert torch.equal(a, b)
+    kill_at(6, monkeypatch, lambda: train("lm", text, run=tmp_path / "cut", fidelity=3, **options))
+    train("lm", run=tmp_path / "cut", resume=True, quiet=True, reports=[])
+    assert fidelity_of(tmp_path / "cut") == fidelity_of(tmp_path / "whole")
+
+
+def test_fidelity_refuses_what_it_cannot_compare(text, tmp_path):
+    with pytest.raises(InputError, match=r"dropout_input=0\.2 draws other masks"):
+        train("lm", text, run=tmp_path / "a", fidelity=2, precision="32",
+              **RUN | {"dropout_input": 0.2, "weight_dropout": 0.0})  # fmt: skip
+    with pytest.raises(InputError, match=r"with fidelity.*must be 32"):
+        train("lm", text, run=tmp_path / "c", fidelity=2, precision="bf16", **RUN)
+    assert not (tmp_path / "c").exists()
+    with pytest.raises(InputError, match="the task 'toy' cannot tell"):
+        train(Toy(), run=tmp_path / "b", fidelity=2, steps=2, quiet=True, precision="32")

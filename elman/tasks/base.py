@@ -110,6 +110,21 @@ class Task(abc.ABC):
         the loop's as well.
         """
 
+    def exact(self, batch: tuple[Tensor, ...], carry: Carry) -> tuple[Tensor, Carry]:
+        """Return the loss with exact credit for all the past, and its own next carry.
+
+        It is `loss` with another learning method, for the fidelity meter; the model and its
+        weights are the same.
+
+        Args:
+            batch: as in `loss`.
+            carry: as this method returned it; None begins at the first step.
+
+        Raises:
+            InputError: the task, or what it was asked to be, has no exact credit.
+        """
+        raise InputError(f"train: fidelity: the task {self.name!r} cannot tell its exact gradient.")
+
     @abc.abstractmethod
     def validate(self, limit: float | None = None) -> dict[str, float]:
         """Measure the model on the validation part.

@@ -38,6 +38,14 @@ def explain(
     return lines
 
 
+def explain_validation(step: int, loss: float, options: TrainingOptions) -> list[str]:
+    """Say that a validation is not finite, and what to try, one line each."""
+    return [
+        f"step {step}: the validation loss is {loss}, not finite.",
+        f"Try a smaller learning rate (lr={options.lr / 4:.1g}).",
+    ]
+
+
 def remedies(options: TrainingOptions) -> list[str]:
     """Return what to try against a loss that grows without end, the likeliest first."""
     smaller = min(options.lr / 4, 0.1)

@@ -141,3 +141,23 @@ def figure(value: float | None, digits: int = 4) -> str:
     """
     value = math.nan if value is None else value
     return f"{value:.{digits}f}" if abs(value) < 1e5 else f"{value:.4g}"
+
+
+def judgement(metric: str, loss: float | None, value: float, speed: float) -> str:
+    """Return a validation in words.
+
+    Args:
+        metric: name of the task's metric.
+        loss: recent loss of training, if there is one.
+        value: of the metric.
+        speed: tokens a second.
+
+    Example:
+        >>> judgement("nats_per_char", 1.5, 1.25, 2000)
+        'loss 1.5000  validation 1.2500 nats/char (1.803 bits)  2k tokens/s'
+    """
+    text = "" if loss is None else f"loss {figure(loss)}  "
+    text += f"validation {figure(value)} {metric.replace('nats_per_', 'nats/')}"
+    if metric.startswith("nats_per_"):
+        text += f" ({figure(bits(value), 3)} bits)"
+    return f"{text}  {amount(speed)} tokens/s"

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from elman.errors import TrainingStopped
 from elman.tasks import model_file
 from elman.tasks.base import Carry, Task
 from elman.training import checkpoint
-from elman.training.blowup import diverged, explain
+from elman.training.blowup import diverged, explain, explain_validation
 from elman.training.checkpoint import Position
-from elman.training.console import Console, amount, bits, duration, figure
+from elman.training.console import Console, amount, bits, duration, figure, judgement
 from elman.training.device import move
 from elman.training.flow import Flow
 from elman.training.folder import MetricsFile, RunFolder
@@ -38,6 +39,7 @@ from elman.training.schedule import (
     rate,
     validation_interval,
 )
+from elman.training.shadow import Shadow
 from elman.training.signals import Interrupted, StopSignals
 
 if TYPE_CHECKING:
@@ -85,6 +87,8 @@ class Loop:
         self.average = Average.of(self.parameters, options.ema) if options.ema else None
         self._norms = GradientNorms(self.model)
         self._flow = Flow(self.model) if options.flow_penalty else None
+        every = options.fidelity
+        self._shadow = Shadow(task, self.parameters, every) if every else None
         self.position = Position()
         self.carry: Carry = None
         self._device = fabric.device
@@ -108,6 +112,8 @@ class Loop:
         self.position, self.carry = checkpoint.load(
             self.folder.last, self.model, self.average, self.optimizers
         )
+        if self._shadow is not None:
+            self.carry, self._shadow.carry = self.carry
         self._seconds_before = self.position.seconds
         self._progress_before = self.progress()
         self._row_tokens = self.position.tokens
@@ -193,10 +199,13 @@ class Loop:
         if fresh is not None:
             self.carry = fresh
         batch = move(self.task.batch(step), self._device)
+        drawn = torch.get_rng_state()
         watching = nullcontext() if self._flow is None else self._flow.watching()
         with self.fabric.autocast(), watching:
             loss, self.carry, count = self.task.loss(batch, self.carry)
         self.fabric.backward(loss)
+        if self._shadow is not None:
+            self._compare(step, batch, drawn)
         beside = {}
         if self._flow is not None:
             beside["flow"] = self._flow.add_gradient(options.flow_penalty)
@@ -230,6 +239,13 @@ class Loop:
         if self._recent is None:  # the first step of a process is slow, and says nothing of speed
             self._lap, self._lap_step = (time.monotonic(), position.tokens), position.step
         self._recent = value if self._recent is None else 0.97 * self._recent + 0.03 * value
+
+    def _compare(self, step: int, batch: tuple[Tensor, ...], drawn: Tensor) -> None:
+        """Have the shadow follow a step, and write down what it found."""
+        gradients = [weight.grad for weight in self.parameters]
+        found = self._shadow.step(step, batch, drawn, gradients) if self._shadow else None
+        if found is not None:
+            self._write({"kind": "fidelity", "step": step + 1, **found})
 
     def _set_rate(self, progress: float) -> None:
         options = self.options
@@ -307,7 +323,7 @@ class Loop:
             self.model,
             self.average,
             self.optimizers,
-            self.carry,
+            self.carry if self._shadow is None else (self.carry, self._shadow.carry),
         )
         self._saved_time = time.monotonic()
 
@@ -444,14 +460,8 @@ class Loop:
 
     def _say_validation(self, value: float, better: bool, sample: str | None, speed: float) -> None:
         position = self.position
-        name = self.task.metric.replace("nats_per_", "nats/")
-        text = f"step {position.step} ({self.progress():.0%}, {duration(self.seconds())})"
-        if self._recent is not None:
-            text += f"  loss {figure(self._recent)}"
-        text += f"  validation {figure(value)} {name}"
-        if self.task.metric.startswith("nats_per_"):
-            text += f" ({figure(bits(value), 3)} bits)"
-        text += f"  {amount(speed)} tokens/s"
+        text = f"step {position.step} ({self.progress():.0%}, {duration(self.seconds())})  "
+        text += judgement(self.task.metric, self._recent, value, speed)
         if not better:
             text += f"  (best {figure(position.best)} at step {position.best_step})"
         self.console.say(text)
@@ -471,10 +481,7 @@ class Loop:
         if validation:
             if self.average is not None:
                 self.average.swap()
-            lines = [
-                f"step {position.step}: the validation loss is {value}, not finite.",
-                f"Try a smaller learning rate (lr={options.lr / 4:.1g}).",
-            ]
+            lines = explain_validation(position.step, value, options)
         else:
             step_rate = options.lr * self._factor
             lines = explain(self.model, position.step + 1, value, step_rate, options)

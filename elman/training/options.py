@@ -50,6 +50,9 @@ class TrainingOptions(TaskOptions):
             73 % a step (Gers et al. 2000; Jozefowicz et al. 2015).
         chrono: longest time, in steps, over which something must be remembered; the gates that
             keep a state start spread over times up to it (Tallec & Ollivier 2018).
+        fidelity: steps between comparisons of the run's gradient with the exact one of the whole
+            stream, whose influence is carried beside the run; cosine and relative error go into
+            metrics.jsonl. It costs what carry=exact costs; 0 is off.
         ema: weights are averaged over about this part of the steps done so far, and the average is
             what is validated and kept; 0 is off.
         patience: end the run after so many validations without a gain; 0 is off.
@@ -84,6 +87,7 @@ class TrainingOptions(TaskOptions):
     recurrent_init: Literal["orthogonal", "identity", "uniform"] | None = None
     forget_bias: float | None = None
     chrono: Annotated[float, Field(gt=2)] | None = None
+    fidelity: Annotated[int, Field(ge=0)] = 0
     ema: Part = 0.0
     patience: Annotated[int, Field(ge=0)] = 0
     precision: Literal["auto", "32", "bf16", "64"] = "auto"

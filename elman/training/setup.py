@@ -105,15 +105,14 @@ def begin(
 
 
 def _check_carry(task: Task, options: TrainingOptions) -> None:
-    """See that what is asked of training goes with a carry, if the task has one."""
-    if not task.carries:
-        return
-    if options.precision == "bf16":
+    """See that what is asked of training goes with a carry, where there is one."""
+    if options.precision == "bf16" and (task.carries or options.fidelity):
+        what = "a carry" if task.carries else "fidelity, which carries the exact influence,"
         raise InputError(
-            "train: with a carry precision must be 32 or 64: what bf16 rounds off would stay in "
+            f"train: with {what} precision must be 32 or 64: what bf16 rounds off would stay in "
             "the influence for ever."
         )
-    if options.flow_penalty:
+    if options.flow_penalty and task.carries:
         raise InputError(
             "train: flow_penalty looks at the layers of a window, and with a carry the learning "
             "method walks them itself; leave one of the two out."

@@ -63,6 +63,7 @@ class LanguageModel(nn.Module):
             self.output = nn.Linear(size, tokens)
         self._initialise()
         # In a tuple, so that no weight is registered twice.
+        self._exactly: tuple[Chain, ...] = ()
         self._carrying: tuple[Chain, ...] = ()
         if options.carry is not None:
             self._carrying = (self._chain(options.carry),)
@@ -137,13 +138,28 @@ class LanguageModel(nn.Module):
                 "hidden, fewer streams, a smaller embedding, or carry=snap1 or uoro."
             )
 
-    def learn(self, tokens: Tensor, states: Any, anew: Tensor | None):
+    def _exact_chain(self) -> Chain:
+        """The chain of the exact gradient, with which another is compared."""
+        options = self.options
+        if not self._exactly:
+            inner = ("dropout_input", "dropout_between", "recurrent_dropout", "zoneout")
+            drops = [name for name in inner if getattr(options, name)]
+            if options.carry is None and drops:
+                raise InputError(
+                    f"fidelity: {drops[0]}={getattr(options, drops[0])} draws other masks with a "
+                    f"carry than without one, so gradients do not compare; set {drops[0]}=0."
+                )
+            self._exactly = (self._chain("exact"),)
+        return self._exactly[0]
+
+    def learn(self, tokens: Tensor, states: Any, anew: Tensor | None, *, exact: bool = False):
         """Return the logits of every next token and what is carried on, for learning with a carry.
 
         Args:
             tokens: ids, (time, batch), int64.
             states: what was returned before, or the states to begin with.
             anew: (batch,), true where a stream begins anew with the first token; None is nowhere.
+            exact: learn by the exact carry, whatever the options say.
 
         Returns:
             logits, and a `Carried` of the states and the influence.
@@ -155,7 +171,8 @@ class LanguageModel(nn.Module):
             resets = torch.zeros_like(tokens, dtype=torch.bool)
             resets[0] = anew
         x = tokens if self.embedding is not None else self._vectors(tokens)
-        out, carried = self._carrying[0](x, states, resets=resets)
+        chain = self._exact_chain() if exact else self._carrying[0]
+        out, carried = chain(x, states, resets=resets)
         rate = self.options.dropout_output if self.training else 0.0
         return self._logits(_locked_dropout(out, rate)), carried
 

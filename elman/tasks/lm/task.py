@@ -123,6 +123,14 @@ class LanguageModelling(Task):
         loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
         return loss, detached(states), targets.numel()
 
+    def exact(self, batch: tuple[Tensor, ...], carry: Carry) -> tuple[Tensor, Carry]:
+        """Return the loss with exact credit for the whole stream; see `Task.exact`."""
+        inputs, targets, anew = batch
+        carry = self.network.fresh(inputs.shape[1]) if carry is None else carry
+        logits, carry = self.network.learn(inputs, detached(carry), anew, exact=True)
+        loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return loss, detached(carry)
+
     def validate(self, limit: float | None = None) -> dict[str, float]:
         """Measure the validation part; see `measure.negative_log_likelihood` for how."""
         corpus = self.corpus
