@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from torch.optim import Optimizer
 from elman.errors import FileError, InputError, SizeError
 from elman.layers.base import RecurrentLayer
 from elman.learning import BPTT, RTRL, Carried
+from elman.learning.quick import Quick
 from elman.online import losses
 from elman.online.descent import descent_of
 from elman.online.losses import Loss
+from elman.online.quickly import begin_quickly, carried_of, quick_of, still_quick
 from elman.online.running import Mean
 from elman.online.trees import as_tree, change_all, cut, flatten, from_tree, unflatten
 from elman.tasks import model_file
@@ -64,7 +66,6 @@ class OnlineLearner:
         updates: changes of the weights.
         refused: gradients that were not finite, and changed nothing.
         loss: mean losses, `loss.overall` and `loss.recent` (over about the last 1000).
-        carried: the model's state, which `carried` may be set to; None before the first step.
 
     Raises:
         InputError: an option, model or optimiser that cannot be used.
@@ -119,14 +120,24 @@ class OnlineLearner:
 
         What is learned stays; targets of earlier predictions are not waited for any more.
         """
-        self.carried = carried
+        self._carried = carried
         self._ahead = carried.states if isinstance(carried, Carried) else carried
         # Inputs whose targets have not come; then pairs of the window that is being filled.
         self._waiting: deque[Tensor] = deque()
         self._pairs: list[tuple[Tensor, Tensor | None]] = []
         self._open: Tensor | None = None  # the prediction made last, where it is to be learned from
+        self._quick: Quick | None = None
+        self._sought = False  # whether it was looked for
+        self._joint: Tensor | None = None  # its output, for autograd
         self._before: tuple[Any, Tensor] | None = None
         self._batched: bool | None = None
+
+    @property
+    def carried(self) -> Any:
+        """The model's state, with the influence; None before the first step."""
+        if self._quick is None:
+            return self._carried
+        return carried_of(self._quick)
 
     @property
     def lr(self) -> float:
@@ -172,7 +183,7 @@ class OnlineLearner:
             return out
         if self._open is not None and y is not None:
             self._learn(self._open, y.unsqueeze(0))
-        self._before = (self.carried, torch.get_rng_state())
+        self._before = None if self._quick else (self._carried, torch.get_rng_state())
         self._waiting = deque([x])
         self._open = self._run(x)
         return self._open
@@ -206,10 +217,34 @@ class OnlineLearner:
 
     def _run(self, x: Tensor) -> Tensor:
         """The model over (time, batch, …), under autograd, from where it stands."""
+        quick = self._quickly()
         with torch.enable_grad():
-            out, carried = self.model(x, self.carried)
-            self.carried = cut(carried)
+            if quick is not None:
+                self._joint = quick.step(x).requires_grad_()
+                return self._joint if self.readout is None else self.readout(self._joint)
+            out, carried = self.model(x, self._carried)
+            self._carried = cut(carried)
             return out if self.readout is None else self.readout(out)
+
+    def _quickly(self) -> Quick | None:
+        """The quick way, where it serves; the state is its own while it does."""
+        if not self._sought:
+            self._sought = True
+            self._quick = None if self._batched or not self._once else quick_of(self.model)
+            if self._quick is not None:
+                begin_quickly(self._quick, self.model, self._carried)
+        elif self._quick is not None and not still_quick(self._quick, self.model):
+            self._carried, self._quick = self.carried, None
+        return self._quick
+
+    def _gradient(self, loss: Tensor) -> Tensor:
+        """Of all trained weights, one after another."""
+        weights = self._weights
+        if self._quick is None or self._joint is None:
+            return torch.cat(_flat(weights, torch.autograd.grad(loss, weights, allow_unused=True)))
+        above = weights[self._quick.count :]
+        outer, *found = torch.autograd.grad(loss, [self._joint, *above], allow_unused=True)
+        return torch.cat([*self._quick.gradient(outer), *_flat(above, found)])
 
     def _learn(self, out: Tensor, y: Tensor) -> None:
         """One change of the weights, by the loss of predictions (steps, batch, …)."""
@@ -217,12 +252,7 @@ class OnlineLearner:
         loss = losses.measure(self._loss, out, y)
         if loss is None:
             return
-        found = torch.autograd.grad(loss, self._weights, allow_unused=True)
-        parts = [
-            w.new_zeros(w.numel()) if g is None else g.reshape(-1)
-            for w, g in zip(self._weights, found, strict=True)
-        ]
-        gradient = torch.cat(parts)
+        gradient = self._gradient(loss)
         norm = float(torch.linalg.vector_norm(gradient))
         if not math.isfinite(norm):
             self.refused += 1
@@ -282,7 +312,7 @@ class OnlineLearner:
             "optimizer": self._descent.state_dict(),
             "carried": as_tree(self.carried),
             "ahead": as_tree(self._ahead),
-            "before": None if self._open is None else as_tree(self._before),
+            "before": None if self._open is None else as_tree(self._before or self._quick_before()),
             "waiting": [*self._waiting],
             "pairs": [[x, y] for x, y in self._pairs],
             "batched": self._batched,
@@ -290,6 +320,12 @@ class OnlineLearner:
             "random": torch.get_rng_state(),
         }
         return change_all(tree, lambda tensor: tensor.detach().clone())
+
+    def _quick_before(self) -> tuple[Any, Tensor]:
+        """What the quick way began the last step with."""
+        if self._quick is None:
+            raise ValueError("there is no quick way")
+        return carried_of(self._quick, before=True), torch.get_rng_state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave, on a learner that was built in the same way.
@@ -310,14 +346,13 @@ class OnlineLearner:
         self._descent.load_state_dict(tree["optimizer"])
         self.reset()
         self._batched = tree["batched"]
-        self.carried, self._ahead = from_tree(tree["carried"]), from_tree(tree["ahead"])
+        self._carried, self._ahead = from_tree(tree["carried"]), from_tree(tree["ahead"])
         self._pairs = [(x, y) for x, y in tree["pairs"]]
         self._waiting = deque(tree["waiting"])
         if tree["before"] is not None:  # the last prediction is made again, to learn from it
-            self.carried, drawn = from_tree(tree["before"])
-            drawn = drawn.cpu()
-            torch.set_rng_state(drawn)
-            self._before = (self.carried, drawn)
+            self._carried, drawn = from_tree(tree["before"])
+            torch.set_rng_state(drawn.cpu())
+            self._before = (self._carried, drawn.cpu())
             self._open = self._run(self._waiting[0])
         self.steps, self.updates, self.refused, loss = tree["figures"]
         self.loss = Mean.from_state_dict(loss)
@@ -410,6 +445,14 @@ def _teach(model: Any, learning: BPTT | None) -> BPTT:
     if learning != own:
         model.set_learning(learning)
     return learning
+
+
+def _flat(weights: Sequence[Tensor], found: Sequence[Tensor | None]) -> list[Tensor]:
+    """Gradients as vectors, zeros where a weight has none."""
+    return [
+        w.new_zeros(w.numel()) if g is None else g.reshape(-1)
+        for w, g in zip(weights, found, strict=True)
+    ]
 
 
 def _takes_indices(model: nn.Module) -> bool:
