@@ -9,6 +9,7 @@ from torch.nn import functional
 from training_toy import Toy
 
 import elman
+from elman.cli import main
 from elman.errors import InputError
 from elman.learning import Carried
 from elman.tasks import build
@@ -306,3 +307,20 @@ def test_fidelity_refuses_what_it_cannot_compare(text, tmp_path):
     assert not (tmp_path / "c").exists()
     with pytest.raises(InputError, match="the task 'toy' cannot tell"):
         train(Toy(), run=tmp_path / "b", fidelity=2, steps=2, quiet=True, precision="32")
+
+
+def test_from_the_command_line(text, tmp_path, capsys):
+    sizes = ["--hidden", "8", "--embedding", "4", "--streams", "2", "--window", "6"]
+    run = str(tmp_path / "run")
+    plan = ["train", "lm", str(text), "--run", run, "--steps", "4", *sizes]
+    assert (
+        main([*plan, "--carry", "exact", "--chrono", "20", "--recurrent-init", "orthogonal"]) == 0
+    )
+    said = capsys.readouterr().err
+    assert "the influence of 2 streams takes" in said
+    assert "memories of up to 20 steps" in said
+    plan[4] = str(tmp_path / "other")
+    assert main([*plan, "--learning", "rtrl"]) == 2
+    said = capsys.readouterr().err
+    assert "window=6 and carry=exact" in said
+    assert len(said.splitlines()) == 1
