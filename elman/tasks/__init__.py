@@ -17,7 +17,7 @@ from elman.tasks.base import Budget, Task, TaskOptions, parse_options
 
 __all__ = ["Budget", "Task", "TaskOptions", "build", "load", "names", "parse_options"]
 
-_TASKS = {"lm": "elman.tasks.lm"}
+_TASKS = {"lm": "elman.tasks.lm", "tree": "elman.tasks.tree"}
 MODEL_FILE = "model.safetensors"
 BEST_SO_FAR = "checkpoints/best.safetensors"
 
@@ -27,7 +27,7 @@ def names() -> list[str]:
 
     Example:
         >>> names()
-        ['lm']
+        ['lm', 'tree']
     """
     return list(_TASKS)
 

@@ -1,0 +1,102 @@
+"""A trained model of trees: what users call to label and to evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from elman.data.trees import LabelledTree, parse_trees, read_trees
+from elman.tasks.tree.corpus import Meaning
+from elman.tasks.tree.measure import measure, parts
+from elman.tasks.tree.network import TreeModel
+
+
+class Labelled(NamedTuple):
+    """What a model says of one tree: its label and its certainty at every node."""
+
+    labels: list[str]
+    probabilities: list[float]
+
+
+class TrainedTree:
+    """A model of trees with its vocabulary, as `elman.load` returns it.
+
+    Attributes:
+        network: the torch module, in evaluation mode.
+        meaning: its vocabulary and labels.
+
+    Example:
+        >>> import tempfile
+        >>> from elman.tasks import build
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(f"{folder}/a.txt").write_text("(1 (1 good) (1 fun))\\n(0 bad)\\n" * 20)
+        ...     task = build("tree", [f"{folder}/a.txt"], {"hidden": 4, "embedding": 3})
+        >>> model = task.trained()
+        >>> said = model.predict(["(? (? good) (? bad))"])[0]
+        >>> said.startswith("("), said.count("(")
+        (True, 3)
+    """
+
+    def __init__(self, network: TreeModel, meaning: Meaning):
+        self.network, self.meaning = network.eval(), meaning
+
+    def predict(self, trees: Iterable[str | LabelledTree]) -> list[str]:
+        """Return trees in brackets with the model's labels; theirs are not read.
+
+        Args:
+            trees: in brackets, with or without labels, or as `elman.data.trees.read_trees` gives
+                them.
+
+        Raises:
+            FileError: a text is no tree; the error has line and column.
+        """
+        found = list(_as_trees(trees))
+        texts = []
+        for tree, said in zip(found, self.label(found), strict=True):
+            labels: list[str | None] = list(said.labels)
+            texts.append(str(LabelledTree(labels, tree.words, tree.parents, tree.line)))
+        return texts
+
+    @torch.no_grad()
+    def label(self, trees: Sequence[str | LabelledTree]) -> list[Labelled]:
+        """Return the label and its probability at every node of every tree."""
+        found: list[Labelled] = []
+        for part in parts(list(_as_trees(trees))):
+            batch = self.meaning.batch(part, labels=False)
+            certain, told = self.network(batch.words, batch.parents).softmax(1).max(1)
+            first = 0
+            for tree in part:
+                end = first + len(tree.parents)
+                names = [self.meaning.classes[i] for i in told[first:end].tolist()]
+                found.append(Labelled(names, certain[first:end].tolist()))
+                first = end
+        return found
+
+    def evaluate(self, files: str | Path | Sequence[str | Path]) -> dict[str, Any]:
+        """Measure the model on files of labelled trees.
+
+        In a binary model trees with a root of 2 are left out.
+
+        Returns:
+            "root_accuracy", "node_accuracy", "nats_per_node", and the numbers of trees, labelled
+            roots and labelled nodes.
+
+        Raises:
+            FileError: a file cannot be read, or has a label that training had not.
+        """
+        names = [files] if isinstance(files, str | Path) else list(files)
+        trees = [tree for name in names for tree in read_trees(name)]
+        if self.meaning.binary:
+            trees = [tree for tree in trees if tree.labels[0] != "2"]
+        return measure(self.network, self.meaning, trees, ", ".join(map(str, names)))
+
+
+def _as_trees(trees: Iterable[str | LabelledTree]) -> Iterable[LabelledTree]:
+    for tree in [trees] if isinstance(trees, str) else trees:
+        if isinstance(tree, str):
+            yield from parse_trees([tree], "the text given")
+        else:
+            yield tree
