@@ -16,6 +16,7 @@ import torch
 import elman
 from elman.backends import reference
 from elman.equation import OPERATIONS, Cell, Graph, Node, derivatives, serial
+from elman.learning import exact, sweep
 
 REFUSED = "refused"
 
@@ -334,6 +335,15 @@ def rows_that_never_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference, "_alive", lambda lengths, t, alive: alive)
 
 
+def an_influence_that_stays_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """M' = ∂s_T/∂θ|s₀, without A M."""
+    monkeypatch.setattr(exact, "_add_moved", lambda *arguments: None)
+
+
+def a_reset_that_cuts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep._Walk, "_reset", lambda walk, now: None)
+
+
 def a_file_without_initial_states(monkeypatch: pytest.MonkeyPatch) -> None:
     written = serial.graph_to_json
 
@@ -369,6 +379,14 @@ MACHINERY = (
     Mutant(
         "a rule of the adjoint", "adjoint = autograd",
         make=lambda: elman.cells.get("lstm"), patch=a_rule,
+    ),
+    Mutant(
+        "an influence that stays behind", "carried = whole",
+        make=lambda: elman.cells.get("gru_cho"), patch=an_influence_that_stays_behind,
+    ),
+    Mutant(
+        "an influence of a step that passes a reset", "carried = whole",
+        make=lambda: elman.cells.get("gru_cho"), patch=a_reset_that_cuts_nothing,
     ),
     Mutant(
         "delay lines lost between calls", "split = whole",

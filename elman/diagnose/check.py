@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from elman.diagnose import body, laws, slopes
+from elman.diagnose import body, credit, laws, slopes
 from elman.diagnose.compare import Comparison, Difference
 from elman.diagnose.gain import Start, at_start
 from elman.diagnose.trial import Trial, full_sizes, trials
@@ -87,6 +87,15 @@ LAWS: tuple[Law, ...] = (
         "a step's symbolic adjoint gives autograd's gradients",
         slopes.adjoint_is_autograd,
         "a rule in elman/equation/derivatives.py does not belong to its operation",
+    ),
+    Law(
+        "carried = whole",
+        "with a carry, gradients in windows are the whole's",
+        credit.carried_is_whole,
+        "a step's derivatives do not belong to its values: a rule in "
+        "elman/equation/derivatives.py, or something that passes from step to step and is neither "
+        "state nor delay line",
+        steps=2,
     ),
     Law(
         "batch = alone",
