@@ -79,8 +79,8 @@ CLAIM = Claim(
     source="Jaeger 2001, “Short term memory in echo state networks” (never more than the width); "
     "Qiu 2020, section 6.5",
     setting="Simple network with random weights (recurrent ones orthogonal, times 0.98), "
-    "independent numbers read one a step, and the best linear readout of the last state; an item counts as the "
-    "share of its variance that comes back.",
+    "independent numbers read one a step, and the best linear readout of the last state; an "
+    "item counts as the share of its variance that comes back.",
     parts=(
         *(Part(f"{w} units: share held of {w // 2} items", "", above=0.8) for w in WIDTHS),
         *(Part(f"{w} units: items held of 128, over the width", "", below=1.0) for w in WIDTHS),
