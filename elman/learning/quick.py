@@ -27,7 +27,7 @@ from elman.learning.one_stage import Rows, hindrance
 _FUNCTIONS: dict[str, Callable] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "neg": np.negative,
     "tanh": np.tanh, "exp": np.exp, "log": np.log, "sqrt": np.sqrt, "abs": np.abs, "sin": np.sin,
-    "cos": np.cos, "minimum": np.minimum, "maximum": np.maximum, "pow": np.power,
+    "cos": np.cos, "pow": np.power,
     "gt": np.greater, "ge": np.greater_equal, "lt": np.less, "le": np.less_equal,
 }  # fmt: skip
 _BOOLEAN = ("gt", "ge", "lt", "le")
@@ -41,14 +41,25 @@ def _sigmoid(v: np.ndarray, out: np.ndarray) -> None:
 
 
 def _relu(v: np.ndarray, out: np.ndarray) -> None:
-    np.maximum(v, 0.0, out)
+    np.maximum(v, 0.0, out=out)
+
+
+def _minimum(one: np.ndarray, other: np.ndarray, out: np.ndarray) -> None:
+    np.minimum(one, other, out=out)
+
+
+def _maximum(one: np.ndarray, other: np.ndarray, out: np.ndarray) -> None:
+    np.maximum(one, other, out=out)
 
 
 def _where(condition: np.ndarray, one: np.ndarray, other: np.ndarray, out: np.ndarray) -> None:
     np.copyto(out, np.where(condition, one, other))
 
 
-_FUNCTIONS |= {"sigmoid": _sigmoid, "relu": _relu, "where": _where, "matmul": np.dot}
+_FUNCTIONS |= {
+    "sigmoid": _sigmoid, "relu": _relu, "where": _where, "matmul": np.dot, "minimum": _minimum,
+    "maximum": _maximum,
+}  # fmt: skip
 
 
 def serves(chain: Chain, weights: Sequence[Tensor]) -> bool:
