@@ -184,6 +184,8 @@ def _dropout(passes: float, layers: int, large: bool) -> dict[str, float]:
 
 
 _EXACT = {"hidden": 64, "layers": 1, "embedding": 16, "tied": False, "streams": 8}
+# The influence moves on at every token, and not once a window.
+_EXACT_BY_TOKEN = {"hidden": 32, "layers": 1, "embedding": 16, "tied": False, "streams": 4}
 _APPROXIMATE = {"hidden": 256, "layers": 1, "embedding": 64, "tied": False, "streams": 16}
 
 
@@ -199,7 +201,8 @@ def under_carry(choice: Choice, carry: str, window: int | None) -> Choice:
         carry: "exact", "snap1", "rflo" or "uoro".
         window: tokens of a window as named, or None; with 1 the weights change at every token.
     """
-    sizes: dict[str, Any] = dict(_EXACT if carry == "exact" else _APPROXIMATE)
+    exact = _EXACT_BY_TOKEN if window == 1 else _EXACT
+    sizes: dict[str, Any] = dict(exact if carry == "exact" else _APPROXIMATE)
     sizes["hidden"] = min(sizes["hidden"], choice.model["hidden"])
     sizes["streams"] = min(sizes["streams"], choice.model["streams"])
     model = choice.model | sizes | {"weight_dropout": 0.0, "dropout_between": 0.0}
