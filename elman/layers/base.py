@@ -274,7 +274,9 @@ class RecurrentLayer(nn.Module):
                 from elman.layers.captured import aside
 
                 return aside(self, x, state, lengths, resets, return_states, inputs)
-            return self._forward_carried(x, state, lengths, resets, return_states, further)
+            from elman.layers.carried import run_stack
+
+            return run_stack(self, x, state, lengths, resets, return_states, further)
         if isinstance(state, Carried):
             raise InputError(
                 f"{self.owner}: the state is that of a layer that learns with a carry, and this "
@@ -314,22 +316,6 @@ class RecurrentLayer(nn.Module):
             clean=choice.backend != "cpu" or self.learning.window is not None,
         )
         return calls.run_walk(self, got, state, choice, return_states)
-
-    def _forward_carried(self, x, state, lengths, resets, return_states, further):
-        """A call whose credit is carried; see `elman.layers.carried`."""
-        from elman.layers.carried import run_stack
-
-        got = given(
-            self.owner,
-            x,
-            lengths,
-            resets,
-            input_size=self.input_size,
-            dtype=self._weight().dtype,
-            batch_first=self.batch_first,
-            further=further,
-        )
-        return run_stack(self, got, state, return_states)
 
     def learning_bytes(self, batch: int) -> int:
         """What the influence of a carry weighs, in bytes; 0 without a carry.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from elman.backends import torch_kernel
 from elman.backends.call import Call, Result
@@ -20,7 +21,8 @@ from elman.backends.call import Carried as Kept
 from elman.errors import InputError
 from elman.layers.calls import one_or_all, plan_of, run_place
 from elman.layers.explain import explain
-from elman.layers.forms import UNBATCHED, Given, real_steps
+from elman.layers.forms import UNBATCHED, Further, Given, real_steps
+from elman.layers.forms import given as given_as
 from elman.layers.links import Link, chain_of, links_of
 from elman.layers.states import read_state, write_state
 from elman.layers.walk import draw_masks
@@ -35,8 +37,26 @@ if TYPE_CHECKING:
 State = Carried | Tensor | Sequence[Tensor] | None
 
 
-def run_stack(stack: RecurrentLayer, got: Given, state: State, return_states: bool | str):
+def run_stack(
+    stack: RecurrentLayer,
+    x: Tensor | PackedSequence,
+    state: State,
+    lengths: object,
+    resets: object,
+    return_states: bool | str,
+    further: Mapping[str, Further],
+):
     """A stack under a carry: (out, Carried), or with every state as in `calls.run_walk`."""
+    got = given_as(
+        stack.owner,
+        x,
+        lengths,
+        resets,
+        input_size=stack.input_size,
+        dtype=stack._weight().dtype,
+        batch_first=stack.batch_first,
+        further=further,
+    )
     graph = stack.cell.graph
     batch, batched = got.x.shape[1], got.form.kind != UNBATCHED
     states, influence = taken(state)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -70,8 +70,25 @@ class Chain(nn.Module):
             if isinstance(module, RecurrentLayer):
                 _check_layer(place, module, modules)
         self.batch_first = self._recurrent()[0].batch_first
-        # Tracing takes a moment, and is done once: here, where it may also refuse.
-        self._below = [link for links in self._each_link() for link in links]
+        self._below = self._all_links()
+
+    def set_learning(self, learning: BPTT) -> None:
+        """Let credit travel in time in another way from the next call on.
+
+        Args:
+            learning: as the chain takes it when it is built.
+
+        Raises:
+            InputError: credit cannot be carried through one of the modules, which is named.
+        """
+        before = self.learning
+        checks.check_learning("Chain", learning)
+        try:
+            self.learning = learning
+            self._below = self._all_links()
+        except InputError:
+            self.learning = before
+            raise
 
     def _recurrent(self) -> list[RecurrentLayer]:
         return [m for m in self.links if isinstance(m, RecurrentLayer)]
@@ -152,16 +169,18 @@ class Chain(nn.Module):
     def extra_repr(self) -> str:
         return f"learning={self.learning}"
 
-    def _each_link(self) -> Iterator[Sequence[Link]]:
-        """The links up to the last recurrent layer, module by module."""
+    def _all_links(self) -> list[Link]:
+        """The links up to the last recurrent layer. Tracing takes a moment, and may refuse."""
+        found: list[Link] = []
         for place, module in enumerate(self.links[: self._last + 1]):
             if isinstance(module, RecurrentLayer):
-                yield links_of(module)
-                yield dense_links(module) if place < self._last else ()
+                found += links_of(module)
+                found += dense_links(module) if place < self._last else ()
             elif self.learning.carry is None:
-                yield (Link(module=module),)
+                found.append(Link(module=module))
             else:
-                yield link_of(place, module)
+                found += link_of(place, module)
+        return found
 
     def _given(self, x: Tensor, lengths: object, resets: object) -> Given:
         """The call in the inner form."""

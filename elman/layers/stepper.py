@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from elman.backends import cpu
-from elman.backends.call import Call, Carried
+from elman.backends.call import Call
+from elman.backends.call import Carried as Kept
 from elman.backends.reference import Step
 from elman.backends.torch_kernel import in_transform
 from elman.equation import Graph
@@ -19,13 +20,14 @@ from elman.layers.calls import plan_of, run_place
 from elman.layers.forms import further_inputs
 from elman.layers.states import read_state, write_state
 from elman.layers.walk import draw_masks
+from elman.learning import Carried
 
 if TYPE_CHECKING:
     from elman.backends.cpu.stream import Stream
     from elman.layers.base import RecurrentLayer
 
 
-_Run = Callable[[int, Tensor, Mapping[str, Tensor], Mapping[str, Tensor]], tuple[Tensor, Carried]]
+_Run = Callable[[int, Tensor, Mapping[str, Tensor], Mapping[str, Tensor]], tuple[Tensor, Kept]]
 
 
 class Stepper:
@@ -61,10 +63,12 @@ class Stepper:
 
     def reset(self, state: Tensor | Sequence[Tensor] | None = None) -> None:
         """Start anew, with the layer's initial state or with the one given."""
+        if isinstance(state, Carried):
+            state = state.states
         self._given, self._batched, self._count = state, True, 0
         self._batch: int | None = None
         # What each layer carries on; with the streams while they run.
-        self._carried: list[Carried] = []
+        self._carried: list[Kept] = []
         self._masks: list[dict[str, Tensor]] = []
         self._steps: list[Step] = []
         self._prepared = False
@@ -120,6 +124,7 @@ class Stepper:
         x = x if batched else x.unsqueeze(0)
         if self._batch is None:
             self._start(x, batched)
+        self._refuse_a_carry()
         window = layer.learning.window
         if window and self._count and self._count % window == 0:
             self.detach()
@@ -171,7 +176,7 @@ class Stepper:
 
     def _on_kernel(
         self, i: int, x: Tensor, steps: Mapping[str, Tensor], sequences: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Carried]:
+    ) -> tuple[Tensor, Kept]:
         """One layer as a call of one step, under autograd."""
         steps = {name: value.unsqueeze(0) for name, value in steps.items()}
         call = Call(x.unsqueeze(0), self._carried[i], step_extras=steps, sequence_extras=sequences)
@@ -180,7 +185,7 @@ class Stepper:
 
     def _on_reference(
         self, i: int, x: Tensor, steps: Mapping[str, Tensor], sequences: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Carried]:
+    ) -> tuple[Tensor, Kept]:
         program = self._programs(self._layer._graphs[self._layer.training])[i]
         return program(x, self._carried[i], {**steps, **sequences})
 
@@ -205,6 +210,18 @@ class Stepper:
             raise checks.SizeError(
                 f"{layer.owner}.stepper: x has shape {shape}; the steps before had {before}. "
                 "Call reset() to begin with another batch"
+            )
+
+    def _refuse_a_carry(self) -> None:
+        """A stepper has no influence beside its state, so a carry would silently be cut."""
+        learning = self._layer.learning
+        if learning.carry is None or not torch.is_grad_enabled():
+            return
+        if any(p.requires_grad for p in self._layer.parameters()):
+            raise InputError(
+                f"{self._layer.owner}.stepper: it keeps no influence, and learning is {learning}; "
+                "learn by calls of the layer, out, state = layer(x, state), or step under "
+                "torch.no_grad()"
             )
 
     def _start(self, x: Tensor, batched: bool) -> None:
@@ -272,7 +289,7 @@ class _Streams:
         layer = self._layer
         return batch, layer.training, layer._weight().dtype, torch.get_num_threads()
 
-    def begin(self, batch: int, batched: bool, carried: Sequence[Carried]) -> None:
+    def begin(self, batch: int, batched: bool, carried: Sequence[Kept]) -> None:
         """Take over the state."""
         from elman.backends.cpu.stream import Stream
 
@@ -292,13 +309,13 @@ class _Streams:
         one = layer.num_layers == 1
         self._plain = len(graph.inputs) == 1 and (one or not (layer.training or layer.residual))
 
-    def stop(self) -> list[Carried]:
+    def stop(self) -> list[Kept]:
         """Give the state back."""
         carried = self.carried()
         self.running = self._plain = False
         return carried
 
-    def carried(self) -> list[Carried]:
+    def carried(self) -> list[Kept]:
         return [stream.carried() for stream in self._made]
 
     # Weights.
@@ -356,6 +373,6 @@ class _Streams:
 
     def run(
         self, i: int, x: Tensor, steps: Mapping[str, Tensor], sequences: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Carried]:
+    ) -> tuple[Tensor, Kept]:
         """One layer of a step of any kind."""
         return self._made[i].step(x, {**steps, **sequences}), ()
