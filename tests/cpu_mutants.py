@@ -118,8 +118,8 @@ def rest_rows_without_a_thread(old, self, step):
 # --- places ---
 
 
-def two_saved_values_swapped(old, program):
-    found, kept = old(program)
+def two_saved_values_swapped(old, *args):
+    found, kept = old(*args)
     by_size: dict[str, list[int]] = {}
     for node, slot in kept.items():
         by_size.setdefault(found.sizes[KEPT][slot.number], []).append(node)
@@ -141,8 +141,8 @@ def inputs_forgotten(old, *args, **kwargs):
     return [call._replace(accumulate=False) for call in old(*args, **kwargs)]
 
 
-def biases_lost(old, program):
-    found, kept = old(program)
+def biases_lost(old, *args):
+    found, kept = old(*args)
     found.starts.clear()
     return found, kept
 

@@ -39,7 +39,7 @@ def by_reference(
         tensors = [t.detach().requires_grad_(n) for t, n in zip(tensors, needed, strict=True)]
     with torch.enable_grad():
         outs = _outputs(walk, given_of(walk, names, tensors))
-    pairs = [(o, g) for o, g in zip(outs, grads, strict=True) if g is not None]
+    pairs = [(o, g.reshape(o.shape)) for o, g in zip(outs, grads, strict=True) if g is not None]
     asked = [t for t, n in zip(tensors, needed, strict=True) if n]
     found = iter(
         torch.autograd.grad(

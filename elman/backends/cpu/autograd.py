@@ -12,7 +12,7 @@ from torch import Tensor
 
 from elman.backends.cpu.again import by_reference
 from elman.backends.cpu.geometry import packed_rows
-from elman.backends.cpu.memory import address, empty
+from elman.backends.cpu.memory import address
 from elman.backends.cpu.walk import Given, Planes, Walk, forward, given_of
 from elman.backends.cpu.walk_back import Asked, Cotangents, backward
 from elman.backends.torch_kernel import in_transform
@@ -83,14 +83,21 @@ def named(walk: Walk, found: Sequence[Any]) -> tuple[Any, dict[str, Any], dict[s
 
 
 def results(walk: Walk, planes: Planes, *, training: bool) -> tuple[Tensor, ...]:
-    """The outputs, the last states, and all states that are not the output, as plain tensors."""
+    """The outputs, the last states, and all states that are not the output, as plain tensors.
+
+    Outputs are (time, batch, …) where they were written so, else (time·batch, …).
+    """
     graph, geometry, depth = walk.kernels.inner, walk.geometry, walk.kernels.depth
     start = geometry.outputs(depth)
     finals, every = [], []
     out = planes.output
     if out is not None:
         dims = graph.nodes[graph.output].dims
-        out = _shaped(geometry.spread(out, 0), dims, walk.sizes)
+        if not geometry.even:
+            out = geometry.spread(out, 0)
+        elif not dims or out.shape[-1] != number(dims[0], walk.sizes):
+            out = out.view(geometry.total, -1)
+        out = out if out.dim() == 3 else _shaped(out, dims, walk.sizes)
     for state, index in zip(graph.states, graph.new_states, strict=True):
         plane = planes.states[state.name]
         full = training or walk.every or index == graph.output
@@ -102,9 +109,6 @@ def results(walk: Walk, planes: Planes, *, training: bool) -> tuple[Tensor, ...]
             if out is None:
                 rows = geometry.spread(plane, start)
                 out = _shaped(rows, state.dims, walk.sizes)
-                if training and out is rows and geometry.inverse is None:
-                    # The backward reads this memory; outputs may be changed in place.
-                    out = empty(rows.shape[0], rows.shape[1], rows.dtype).copy_(rows)
         elif walk.every:
             # Of several views that a function returns torch lets none be changed in place.
             every.append(_shaped(geometry.spread(plane, start), state.dims, walk.sizes).clone())
@@ -221,7 +225,8 @@ def asked_of(
         again: whether what the forward kept must stay as it is.
     """
     out, finals, every = named(walk, grads)
-    out = None if out is None else packed_rows(out, walk.geometry)
+    if out is not None:
+        out = packed_rows(out.flatten(0, 1) if out.dim() == 3 else out, walk.geometry)
     if walk.every:
         # The output's cotangent holds what came for the state that it is.
         graph = walk.kernels.inner

@@ -175,12 +175,12 @@ def run_plain(
     shapes = tuple([tuple(t.shape) for t in parameters.tensors])
     walk = Walk(kernels, sizes, geometry, False, parameters.places, shapes, x.dtype)
     out, *last = found([Job(walk, given)])[0]
-    return out.view(x.shape[0], x.shape[1], -1), tuple(last)
+    return out if out.dim() == 3 else out.view(x.shape[0], x.shape[1], -1), tuple(last)
 
 
 def _timed(rows: Tensor, call: Call) -> Tensor:
-    """(time·batch, …) as (time, batch, …)."""
-    return rows.view(*call.x.shape[:2], *rows.shape[1:])
+    """(time·batch, …) as (time, batch, …), where they are not so already."""
+    return rows if rows.dim() == 3 else rows.view(*call.x.shape[:2], *rows.shape[1:])
 
 
 def _of_one_type(call: Call, parameters: Sequence[Tensor]) -> Call:
@@ -345,7 +345,8 @@ def _carried(walk: Walk, call: Call, given: Given, finals, every, lines) -> Carr
     result = [own(finals[s.name]) for s in graph.states]
     for place, line in enumerate(graph.lines, len(graph.states)):
         if line.kind == "state":
-            rows = packed_rows(every[line.name], geometry)
+            rows = every[line.name]
+            rows = packed_rows(rows.flatten(0, 1) if rows.dim() == 3 else rows, geometry)
             plane = torch.cat([given.beginnings[line.name], rows])
             values = [plane[geometry.at_end(1 + j, depth)] for j in range(line.depth)]
             result.append(own(torch.stack(values, 1)))

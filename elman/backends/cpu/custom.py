@@ -210,7 +210,8 @@ def _walk(text, parameters, rows, sequences, beginnings, steps, batch, every, ba
     walk, given, _ = _made(*given_all)
     calls.checked(walk.kernels, given, walk.dtype)
     planes = forward([walk], [given], training=training)[0]
-    results = autograd.results(walk, planes, training=training)
+    out, *rest = autograd.results(walk, planes, training=training)
+    results = [out.flatten(0, 1) if out.dim() == 3 else out, *rest]
     # No result may share memory with another, as an output does with the plane of its state, and
     # each begins where its memory does.
     results = [r.clone(memory_format=torch.contiguous_format) for r in results]

@@ -62,8 +62,13 @@ class Kernels:
         self._known: dict[tuple, Sized] = {}
         self._widths: dict[tuple[int, ...], int] = {}
         self._codes: dict[tuple[Variant, str], engine.Code] = {}
+        # What a backward will read is not the caller's, who may change outputs in place.
+        inner, copied = self.inner, None
+        if inner.output in inner.new_states:
+            copied = inner.states[inner.new_states.index(inner.output)].name
         self._forwards = {
-            kind: forward_layout(getattr(self.schedule, kind)) for kind in ("training", "inference")
+            "training": forward_layout(self.schedule.training, copied),
+            "inference": forward_layout(self.schedule.inference),
         }
 
     @property

@@ -185,8 +185,11 @@ def read_by(program: Program, item: Loop | Products) -> set[int]:
 # The forward.
 
 
-def forward_layout(program: Program) -> tuple[Layout, dict[int, Slot]]:
-    """Places of a forward program; and, by node, where the backward finds what was saved."""
+def forward_layout(program: Program, copied: str | None = None) -> tuple[Layout, dict[int, Slot]]:
+    """Places of a forward program; and, by node, where the backward finds what was saved.
+
+    `copied` names the state that is the output too, where the output is to have its own memory.
+    """
     layout = Layout(program)
     place_leaves(layout, {})
     gathers = _in_order(program)
@@ -196,7 +199,7 @@ def forward_layout(program: Program) -> tuple[Layout, dict[int, Slot]]:
         if start is not None:
             layout.starts[value] = start
     kept = _saved(layout)
-    _roots(layout)
+    _roots(layout, copied)
     place_scratch(layout)
     hoisted = set(program.before)
     layout.before = _forward_calls(layout, gathers, hoisted, hoisted=True)
@@ -207,13 +210,15 @@ def forward_layout(program: Program) -> tuple[Layout, dict[int, Slot]]:
     return layout, kept
 
 
-def _roots(layout: Layout) -> None:
+def _roots(layout: Layout, copied: str | None) -> None:
     """The places of the output and of the new states."""
     for root in layout.program.roots:
         if root.role[0] == "saved":
             continue
         slot = Slot("output" if root.role[0] == "out" else f"state:{root.role[1]}:new")
         place_store(layout, Store(root.value, slot, root.size))
+        if root.role == ("state", copied):
+            place_store(layout, Store(root.value, Slot("output"), root.size))
         if layout.program.ops[root.value].op not in (*LEAF_OPS, GATHER):
             layout.slots.setdefault(root.value, slot)
 

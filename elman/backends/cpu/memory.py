@@ -8,6 +8,7 @@ to one tensor, and comes back when nothing refers to that tensor's memory any mo
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections import OrderedDict, deque
 
@@ -34,12 +35,17 @@ def empty(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         >>> empty(2, 3, torch.float32).shape
         torch.Size([2, 3])
     """
-    needed = rows * columns * dtype.itemsize
+    return empty_of((rows, columns), dtype)
+
+
+def empty_of(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Memory for numbers of any shape, as `empty` gives it."""
+    needed = math.prod(shape) * dtype.itemsize
     if needed < SMALL:
-        return torch.empty(rows, columns, dtype=dtype, device="cpu")
+        return torch.empty(shape, dtype=dtype, device="cpu")
     size = _class(needed)
     block = _take(size)
-    lent = block[:needed].view(NUMPY[dtype]).reshape(rows, columns)
+    lent = block[:needed].view(NUMPY[dtype]).reshape(shape)
     finaliser = weakref.finalize(lent, _back, size, block)
     # The stubs do not say that this attribute is a property, and may be set.
     finaliser.atexit = False  # pyrefly: ignore[missing-attribute]

@@ -13,7 +13,7 @@ from torch import Tensor
 from elman.backends.cpu.geometry import Geometry
 from elman.backends.cpu.kernel import Kernels, Variant
 from elman.backends.cpu.layout import KEPT, SCRATCH
-from elman.backends.cpu.memory import empty
+from elman.backends.cpu.memory import empty, empty_of
 from elman.backends.cpu.plan import WORKSPACE, Plan
 from elman.backends.cpu.sources import Parameters, Source
 from elman.backends.cpu.turn import Function, Stage, run
@@ -94,7 +94,8 @@ def given_of(walk: Walk, names: tuple, tensors: Sequence[Tensor]) -> Given:
 
 @dataclass
 class Planes:
-    """What a forward leaves: every state's plane, the output where it is no state, the saved."""
+    """What a forward leaves: every state's plane, the saved, and the output, where it has memory of
+    its own: (time, batch, …) where all rows are whole, else a plane."""
 
     states: dict[str, Tensor]
     output: Tensor | None
@@ -126,8 +127,7 @@ def _forward_plan(walk: Walk, kind: str, count: int) -> Plan:
         ring = not (kind == "training" or walk.every or index == graph.output)
         plan.state_tables(state.name, ring=ring)
         plan.state_buffer("state", state.name, f"state:{state.name}", width_of(plan, state.dims))
-    if graph.output not in graph.new_states:
-        plan.buffer("output", "output", width_of(plan, graph.nodes[graph.output].dims))
+    plan.buffer("output", "output", width_of(plan, graph.nodes[graph.output].dims))
     plan.finish()
     return plan
 
@@ -179,9 +179,12 @@ def _forward(walk: Walk, given: Given, training: bool) -> tuple[Ready, Planes]:
         planes[state.name] = plane
         addresses[f"state:{state.name}"] = plane.data_ptr()
     output = None
-    if graph.output not in graph.new_states:
+    if plan.reads("output"):
         width = width_of(plan, graph.nodes[graph.output].dims)
-        output = plane_of(like, geometry, geometry.total, width)
+        if geometry.even:
+            output = empty_of((geometry.steps, geometry.batch, width), like.dtype)
+        else:
+            output = plane_of(like, geometry, geometry.total, width)
         addresses["output"] = output.data_ptr()
     ready = ready_to_run(plan, geometry, addresses, like, live)
     return ready, Planes(planes, output, kept if lasts or not training else kept[:0].clone())
