@@ -60,7 +60,8 @@ class SGD:
     def step(self, gradient: Tensor) -> None:
         if self.momentum:
             gradient = self._velocity.mul_(self.momentum).add_(gradient)
-        self._weights.add(gradient * -self.lr)
+        torch.mul(gradient, -self.lr, out=self._weights.change)
+        self._weights.add()
 
     def state_dict(self) -> dict[str, Any]:
         return {"velocity": self._velocity, "lr": self.lr}
@@ -101,8 +102,10 @@ class Adam:
         # The two corrections are numbers, so they go into the step and into ε.
         scale = math.sqrt(1.0 - second**self._count)
         step = self.lr * scale / (1.0 - first**self._count)
-        below = self._square.sqrt().add_(self._epsilon * scale)
-        self._weights.add(torch.div(self._mean, below, out=below).mul_(-step))
+        change = self._weights.change
+        torch.sqrt(self._square, out=change).add_(self._epsilon * scale)
+        torch.div(self._mean, change, out=change).mul_(-step)
+        self._weights.add()
 
     def state_dict(self) -> dict[str, Any]:
         return {"mean": self._mean, "square": self._square, "count": self._count, "lr": self.lr}
@@ -179,14 +182,16 @@ class _Weights:
 
     def __init__(self, weights: Sequence[Tensor]):
         self._weights = [*weights]
-        self._sizes = [w.numel() for w in weights]
-        self._shapes = [w.shape for w in weights]
+        sizes = [w.numel() for w in weights]
+        # One memory for every change, cut into the weights' shapes once and for all.
+        self.change = weights[0].new_zeros(sum(sizes))
+        parts = zip(self.change.split(sizes), weights, strict=True)
+        self._parts = [part.view(weight.shape) for part, weight in parts]
 
     def zeros(self) -> Tensor:
-        return self._weights[0].new_zeros(sum(self._sizes))
+        return torch.zeros_like(self.change)
 
     @torch.no_grad()
-    def add(self, change: Tensor) -> None:
-        parts = change.split(self._sizes)
-        parts = [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
-        torch._foreach_add_(self._weights, parts)
+    def add(self) -> None:
+        """Add `change` to the weights."""
+        torch._foreach_add_(self._weights, self._parts)
