@@ -39,7 +39,7 @@ def test_a_tanh_network_vanishes(x):
     assert (found.word, found.lag) == ("vanishing", decay.horizon)
     assert f"below 1 % from lag {decay.horizon} (× {decay.rate:.3g} a step)" in found.found[0]
     radius = float(spectrum(layer, x, most=16)[0].radius.median())
-    assert f"by {radius:.3g} in the long run" in found.found[1]
+    assert f"spectral radius is {radius:.3g} " in found.found[1]
     assert options(found)[0] == "--recurrent-init orthogonal"
     assert "--cell lstm (or gru)" in options(found)
     assert "--forget-bias 1" not in options(found)

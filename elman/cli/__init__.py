@@ -17,7 +17,18 @@ import typer
 
 import elman
 from elman import interrupts
-from elman.cli import benchmark, cells, check, demo, evaluate, generate, online, score, train
+from elman.cli import (
+    benchmark,
+    cells,
+    check,
+    demo,
+    evaluate,
+    generate,
+    inspect,
+    online,
+    score,
+    train,
+)
 from elman.cli.usage import UsageError, explain
 from elman.errors import ElmanError
 
@@ -34,6 +45,7 @@ app.add_typer(online.app, name="online")
 app.command("generate")(generate.command)
 app.command("score")(score.command)
 app.command("evaluate")(evaluate.command)
+app.command("inspect")(inspect.command)
 app.command("cells")(cells.command)
 app.command("check")(check.command)
 app.command("benchmark")(benchmark.command)

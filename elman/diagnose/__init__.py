@@ -5,7 +5,7 @@
 or a whole model while it reads a sequence.
 """
 
-from elman.diagnose.activity import Activity, Saturation, activity, saturation
+from elman.diagnose.activity import Activity, Saturation, activity, saturation, unit_of
 from elman.diagnose.advice import Advice, Cure, advice, advise
 from elman.diagnose.check import LAWS, Cost, Law, Report, Verdict, check
 from elman.diagnose.flow import Decay, Flow, PlaceFlow, gradient_flow
@@ -43,5 +43,6 @@ __all__ = [
     "lyapunov",
     "saturation",
     "spectrum",
+    "unit_of",
     "weight_terms",
 ]

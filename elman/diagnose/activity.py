@@ -185,7 +185,7 @@ def _near(values: Tensor, function: str) -> tuple[Tensor, Tensor]:
     return below.double().mean(0), above.double().mean(0)
 
 
-def check_unit(one: Activity, state: str, unit: int) -> Tensor:
+def unit_of(one: Activity, state: str, unit: int) -> Tensor:
     """One unit of a state over the sequence, (time, batch).
 
     Raises:

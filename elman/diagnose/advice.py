@@ -182,6 +182,8 @@ class _Case:
         mean, decay, last = self.decay.mean, self.decay, len(self.decay.mean) - 1
         if decay.word == "none":
             return "no error reaches this layer"
+        if not last:
+            return "one step is too few to see how far an error reaches"
         rate = f"× {decay.rate:.3g} a step" if math.isfinite(decay.rate) else "at no steady rate"
         if decay.word == "exploding":
             return (
@@ -207,8 +209,8 @@ class _Case:
             return ["its Jacobian is not finite"]
         return [
             f"one step multiplies changes of the state by up to {self.stretch:.3g} (median of the "
-            f"largest singular value of ∂s_t/∂s_t-1), and by {self.radius:.3g} in the long run "
-            "(median spectral radius)"
+            f"largest singular value of ∂s_t/∂s_t-1); its spectral radius is {self.radius:.3g} "
+            "(median)"
         ]
 
     def gate_words(self) -> list[str]:

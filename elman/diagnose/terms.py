@@ -56,7 +56,7 @@ class Terms:
         steps = self.deltas[0].shape[1]
         found = []
         for lag in range(min(self.deltas[0].shape[0], steps)):
-            total = 0
+            total = self.vectors[0].new_zeros(())
             for delta, vector in zip(self.deltas, self.vectors, strict=True):
                 along = delta.diagonal(-lag, 0, 1)  # (batch, rows, steps − lag)
                 total = total + torch.einsum("brk,kbc->rc", along, vector[: steps - lag])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -46,17 +47,26 @@ _LINES = (
 )
 _DECADES = 6  # of a logarithmic scale of colours
 _MOST_LABELS = 110  # tokens that are written out along an axis
+_MOST_ON_A_MAP = 32  # tokens along a heat map that can be read
 _NOTHING = "#e8e8e8"
 _DELTA = r"$\|\partial L_t / \partial z_k\|$"
 
 
-def flow(found: Flow, path: str | Path, *, tokens: Sequence[str] = (), title: str = "") -> None:
+def flow(
+    found: Flow,
+    path: str | Path,
+    *,
+    tokens: Sequence[str] = (),
+    predicted: Sequence[str] = (),
+    title: str = "",
+) -> None:
     """Draw ‖δ_{t,k}‖ as heat maps: a row for each layer, a column for all gates and for each.
 
     Args:
         found: of `elman.diagnose.gradient_flow`.
         path: the PNG to write.
-        tokens: what each step read; written along the axes where there are few.
+        tokens: what each step read; written along the axis of k where there are few.
+        predicted: so, along the axis of t, what each step was to predict.
         title: above the picture.
     """
     places = found.places
@@ -68,18 +78,20 @@ def flow(found: Flow, path: str | Path, *, tokens: Sequence[str] = (), title: st
     figure = Figure(figsize=(width, 0.9 + 3.1 * len(maps)), layout="constrained")
     _breathe(figure)
     panels = figure.subplots(len(maps), widest, squeeze=False)
-    highest = max(float(v.max()) for row in maps for _, v in row if bool(v.isfinite().all()))
-    scale = LogNorm(highest * 10.0**-_DECADES, highest) if highest > 0 else Normalize(0, 1)
-    mesh = None
+    scale = _scale([v for row in maps for _, v in row])
+    words = "error of step $t$"
+    if 0 < len(predicted) <= _MOST_ON_A_MAP:
+        words = "error in predicting"
     for row, place, across in zip(maps, places, panels, strict=True):
         for axes in across[len(row) :]:
             axes.axis("off")
         for (name, values), axes in zip(row, across, strict=False):
-            mesh = _square(axes, values.numpy(), scale, tokens)
+            _square(axes, values.numpy(), scale, tokens, predicted)
             axes.set_title(f"{place.name}, {_gate(name)}", fontsize=10, loc="left")
-        across[0].set_ylabel("error of step $t$")
+        across[0].set_ylabel(words)
     for axes in panels[-1]:
         axes.set_xlabel("at step $k$")
+    mesh = ScalarMappable(scale, "viridis")
     bar = figure.colorbar(mesh, ax=panels, pad=0.01, aspect=30, extend="min")
     bar.set_label(_DELTA + " (log scale)")
     figure.suptitle(_headed(title, "how much of each error reaches back to each step"), fontsize=12)
@@ -90,25 +102,38 @@ def _gate(name: str) -> str:
     return "all pre-activations" if name == "all" else f"pre-activation of {name}"
 
 
-def _square(axes: Axes, values: np.ndarray, scale: Any, tokens: Sequence[str]):
+def _scale(maps: Sequence[Tensor]) -> Normalize:
+    """One logarithmic scale of colours for all maps, of six decades at most."""
+    parts = [v[(v > 0) & v.isfinite()].flatten() for v in maps]
+    least = min((float(p.min()) for p in parts if len(p)), default=0.0)
+    most = max((float(p.max()) for p in parts if len(p)), default=0.0)
+    if not 0 < least < most:
+        return Normalize(0, 1)
+    return LogNorm(max(least, most * 10.0**-_DECADES), most)
+
+
+def _square(
+    axes: Axes,
+    values: np.ndarray,
+    scale: Normalize,
+    tokens: Sequence[str],
+    predicted: Sequence[str],
+) -> None:
     """One matrix; what is zero, for want of a way there, is grey."""
     axes.set_facecolor(_NOTHING)
-    mesh = axes.pcolormesh(
-        np.ma.masked_where(~(values > 0), values), norm=scale, cmap="viridis", rasterized=True
-    )
+    shown_values = np.ma.masked_where(~(values > 0), values)
+    axes.pcolormesh(shown_values, norm=scale, cmap="viridis", rasterized=True)
     axes.set_aspect("equal")
     axes.invert_yaxis()
-    if 0 < len(tokens) <= 40 and len(tokens) == len(values):
-        names = [written(token) for token in tokens]
-        at, size = np.arange(len(names)) + 0.5, 7 if len(names) <= 24 else 5.5
-        turn = 0 if max(map(len, names)) <= 2 else 90
-        axes.set_xticks(at, names, fontsize=size, rotation=turn)
-        axes.set_yticks(at, names, fontsize=size)
-        axes.tick_params(length=0)
-    else:
-        for axis in (axes.xaxis, axes.yaxis):
+    for axis, names in ((axes.xaxis, tokens), (axes.yaxis, predicted or tokens)):
+        if 0 < len(names) <= _MOST_ON_A_MAP and len(names) == len(values):
+            words = [written(token) for token in names]
+            turn = 90 if axis is axes.xaxis and max(map(len, words)) > 2 else 0
+            size = min(7.0, 180.0 / len(words))
+            axis.set_ticks(np.arange(len(words)) + 0.5, words, fontsize=size, rotation=turn)
+            axes.tick_params(length=0)
+        else:
             axis.set_major_locator(MaxNLocator(5, integer=True))
-    return mesh
 
 
 def beside(flows: Mapping[str, Flow], path: str | Path, *, title: str = "") -> None:
@@ -119,17 +144,17 @@ def beside(flows: Mapping[str, Flow], path: str | Path, *, title: str = "") -> N
         path: the PNG to write.
         title: above the picture.
     """
-    figure = Figure(figsize=(1.8 + 3.2 * len(flows), 3.9), layout="constrained")
+    figure = Figure(figsize=(1.8 + 3.2 * len(flows), 4.2), layout="constrained")
+    _breathe(figure)
     panels = figure.subplots(1, len(flows), squeeze=False)[0]
     maps = {name: flow.places[-1].matrix() for name, flow in flows.items()}
-    highest = max(float(v.max()) for v in maps.values())
-    scale = LogNorm(highest * 10.0**-_DECADES, highest) if highest > 0 else Normalize(0, 1)
-    mesh = None
+    scale = _scale(list(maps.values()))
     for (name, values), axes in zip(maps.items(), panels, strict=True):
-        mesh = _square(axes, values.numpy(), scale, ())
+        _square(axes, values.numpy(), scale, (), ())
         axes.set_title(shown(name) or name, fontsize=10, loc="left")
         axes.set_xlabel("at step $k$")
     panels[0].set_ylabel("error of step $t$")
+    mesh = ScalarMappable(scale, "viridis")
     bar = figure.colorbar(mesh, ax=list(panels), pad=0.01, aspect=25, extend="min")
     bar.set_label(_DELTA + " (log scale)")
     words = "how much of each error reaches back to each step"
@@ -171,7 +196,7 @@ def decay(decays: Mapping[str, Decay], path: str | Path, *, title: str = "") -> 
             textcoords="offset points", va="center", fontsize=9, annotation_clip=False,
         )  # fmt: skip
     axes.set_yscale("log")
-    axes.set_ylim(bottom=max(floor, 1e-12))
+    axes.set_ylim(bottom=max(min(floor, 5e-3), 1e-12))
     axes.set_xlabel("lag $t - k$, in steps")
     axes.set_ylabel(f"mean {_DELTA}, lag 0 = 1 (log scale)")
     axes.set_xlim(left=0)
