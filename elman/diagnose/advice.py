@@ -296,7 +296,7 @@ class _Case:
             ]
         cures.append(
             Cure(
-                "--flow-penalty 1",
+                "--flow-penalty 0.1",
                 "holds the length of the gradient from step to step while the network learns",
             )
         )
@@ -317,7 +317,7 @@ class _Case:
             cures.append(Cure("--recurrent-init orthogonal", words))
         cures.append(
             Cure(
-                "--flow-penalty 1",
+                "--flow-penalty 0.1",
                 "holds the length of the gradient from step to step while the network learns",
             )
         )
