@@ -237,6 +237,22 @@ def test_a_module_of_ones_own():
         assert apart(flow[0].inputs[0, t], g[:, 0].norm(dim=-1)) < CLOSE
 
 
+@pytest.mark.parametrize("learning", [elman.BPTT(), elman.BPTT(window=3, carry="exact")])
+def test_a_chain(learning):
+    """Through an embedding, layers, an activation and a readout, whatever carries its credit."""
+    torch.manual_seed(0)
+    links = nn.Embedding(5, 3), elman.GRU(3, 4), nn.Tanh(), elman.LSTM(4, 4), nn.Linear(4, 2)
+    chain = elman.Chain(*links, learning=learning).double()
+    tokens = torch.randint(0, 5, (7, 2))
+    flow = gradient_flow(chain, tokens, loss=lambda o, _: o.sum())
+    x = links[0](tokens).detach().requires_grad_()
+    out = links[4](links[3](torch.tanh(links[1](x)[0]))[0])
+    for t in range(7):
+        (g,) = torch.autograd.grad(out[t].sum(), x, retain_graph=True)
+        assert apart(flow[0].inputs[:, t].T, g.norm(dim=-1)) < CLOSE
+    assert "forward" not in vars(chain)
+
+
 def test_residual_stack_dense_and_delays():
     layer = double(
         elman.Recurrent("narx", 3, 3, num_layers=3, sizes={"output": 3}, residual=True, dense=[2])

@@ -23,6 +23,7 @@ from elman.equation.adjoint import step_values
 from elman.errors import InputError
 from elman.layers.base import RecurrentLayer
 from elman.layers.calls import one_or_all, plan_of
+from elman.layers.chain import Chain
 from elman.layers.forms import PACKED, UNBATCHED, further_inputs, given, real_steps, reverse
 from elman.layers.states import read_state, write_state
 from elman.layers.walk import walk
@@ -146,16 +147,38 @@ def _watching(model: nn.Module, places: list[Place]) -> Iterator[None]:
     """Make every recurrent layer within write into `places` for a while, in evaluation."""
     modes = {module: module.training for module in model.modules()}
     layers = [module for module in modes if isinstance(module, RecurrentLayer)]
+    chains = [module for module in modes if isinstance(module, Chain)]
     model.eval()
     try:
         for layer in layers:
             layer._forward = _recorder(layer, places)
+        for chain in chains:
+            chain.forward = _link_by_link(chain)
         yield
     finally:
         for layer in layers:
             layer.__dict__.pop("_forward", None)
+        for chain in chains:
+            chain.__dict__.pop("forward", None)
         for module, mode in modes.items():
             module.training = mode
+
+
+def _link_by_link(chain: Chain):
+    """What stands in for a chain's forward: its modules one after another, without a carry."""
+
+    def forward(x, state=None, lengths=None, resets=None):
+        state = state.states if isinstance(state, Carrying) else state
+        given, last = iter(state or ()), []
+        for module in chain.links:
+            if isinstance(module, RecurrentLayer):
+                x, new = module(x, next(given, None), lengths=lengths, resets=resets)
+                last.append(new)
+            else:
+                x = module(x)
+        return x, tuple(last)
+
+    return forward
 
 
 def _recorder(layer: RecurrentLayer, places: list[Place]):
