@@ -262,7 +262,7 @@ class _Case:
             cures.append(
                 Cure(
                     "--recurrent-init orthogonal",
-                    f"starts {matrices} where nothing is shrunk, against {because}",
+                    f"starts {matrices} orthogonal, which shrinks nothing, against {because}",
                 )
             )
         if ungated and "tanh" in self.functions:
@@ -313,7 +313,7 @@ class _Case:
         matrices = ", ".join(state_matrices(self.graph))
         if matrices:
             because = f", against the radius {self.radius:.3g}" if self.spectrum else ""
-            words = f"starts {matrices} where nothing is stretched{because}"
+            words = f"starts {matrices} orthogonal, which stretches nothing{because}"
             cures.append(Cure("--recurrent-init orthogonal", words))
         cures.append(
             Cure(
