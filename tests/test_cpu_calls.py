@@ -7,12 +7,14 @@ results, or the error that the reference gives.
 from __future__ import annotations
 
 import copy
+import math
 import os
 import pickle
 import threading
 
 import pytest
 import torch
+import torch.nn.functional as F
 from cpu_agree import (
     ODD,
     Sequence,
@@ -30,6 +32,7 @@ from layer_cases import flat, total
 from tolerances import EQUAL, ORACLE, assert_close, assert_same_bits
 
 import elman
+from elman.backends.cpu import maths
 
 CELL = elman.cells.get("lstm")
 DOUBLE = torch.float64
@@ -439,3 +442,35 @@ def test_a_cotangent_without_memory_is_zeros():
     out, _ = layer(torch.randn(3, 2, 4))
     out.backward(torch._efficientzerotensor(out.shape))
     assert not layer.weight_ih_l0.grad.any()
+
+
+def test_an_operation_without_code_for_vectors_runs_on_the_reference(monkeypatch):
+    """An operation of the language that the emitter does not know yet is named, and no error."""
+    monkeypatch.delitem(maths.ELEMENTWISE, "softplus")
+
+    @elman.cell
+    def soft(p, x, h):
+        return F.softplus(p.W @ x + p.U @ h)
+
+    layer = elman.Recurrent(soft, 3, 4)
+    said = layer.explain()
+    assert "backend 'reference'" in said
+    assert "the operation 'softplus' has no code for vectors" in said
+    assert layer(torch.randn(5, 2, 3))[0].shape == (5, 2, 4)
+    layer.backend = "cpu"
+    with pytest.raises(elman.InputError, match="softplus"):
+        layer(torch.randn(5, 2, 3))
+
+
+def test_the_slope_of_elu_at_nan_is_nan():
+    @elman.cell
+    def bent(p, x, h):
+        return F.elu(x + p.u * h, 0.7)
+
+    found = []
+    for backend in ("cpu", "reference"):
+        layer = elman.Recurrent(bent, 16, 16, backend=backend)
+        x = torch.full((1, 2, 16), math.nan, requires_grad=True)
+        layer(x)[0].sum().backward()
+        found.append(x.grad)
+    assert all(slope.isnan().all() for slope in found)

@@ -13,6 +13,7 @@ from layer_cases import FEW, as_tuple
 from tolerances import assert_close, assert_same_bits
 
 import elman
+from elman.backends.cpu import stream
 
 SERVED = [case for case in CASES if case.name not in ON_THE_REFERENCE]
 SHAPES = {"odd": ODD, "even": EVEN}
@@ -374,3 +375,22 @@ def test_transforms_step_on_the_reference():
         near = (again(x[1] + far) - again(x[1] - far)) / (2 * far)
         torch.testing.assert_close(slope, near, atol=1e-3, rtol=1e-3)
         assert_close(step(x[1]), out)
+
+
+@pytest.mark.parametrize(("hidden", "threads"), [(16, 1), (512, 2)])
+def test_a_small_step_wakes_no_thread(hidden, threads, monkeypatch):
+    asked = []
+    run = stream.threads.run
+    monkeypatch.setattr(
+        stream.threads, "run", lambda a, b, count: asked.append(count) or run(a, b, count)
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        layer = elman.Recurrent("simple", hidden, hidden, backend="cpu")
+        step = layer.stepper()
+        with torch.no_grad():
+            step(torch.randn(16, hidden))
+    finally:
+        torch.set_num_threads(before)
+    assert asked == [threads]

@@ -442,7 +442,7 @@ RULES: dict[str, Callable[..., tuple[Value, ...]]] = {
     "tanh": lambda d, y, v: (d * (1.0 - y * y),),
     "relu": lambda d, y, v: (where(y <= 0.0, 0.0, d),),
     "leaky_relu": lambda d, y, v, slope: (where(v > 0.0, d, d * slope),),
-    "elu": lambda d, y, v, alpha: (where(v <= 0.0, d * (alpha * v.made.call("exp", v)), d),),
+    "elu": lambda d, y, v, alpha: (where(v > 0.0, d, d * (alpha * v.made.call("exp", v))),),
     "softplus": _softplus,
     "hardsigmoid": _hardsigmoid,
     "exp": lambda d, y, v: (d * y,),

@@ -25,7 +25,7 @@ from elman.backends.cpu.layout_backward import backward_layout, in_place
 from elman.backends.cpu.machine import Machine, host
 from elman.backends.cpu.product import FUNCTIONS, product_module
 from elman.equation import Graph
-from elman.equation.lowering import ONE
+from elman.equation.lowering import GATHER, LEAF_OPS, ONE, ROW_MAX, ROW_SUM, Unsupported
 from elman.equation.schedule import Schedule, lined, schedule
 from elman.equation.sizes import number
 
@@ -62,6 +62,7 @@ class Kernels:
         self._known: dict[tuple, Sized] = {}
         self._widths: dict[tuple[int, ...], int] = {}
         self._codes: dict[tuple[Variant, str], engine.Code] = {}
+        self._check_operations()
         # What a backward will read is not the caller's, who may change outputs in place.
         inner, copied = self.inner, None
         if inner.output in inner.new_states:
@@ -70,6 +71,16 @@ class Kernels:
             "training": forward_layout(self.schedule.training, copied),
             "inference": forward_layout(self.schedule.inference),
         }
+
+    def _check_operations(self) -> None:
+        """Refuse what the emitter does not know before there is a kernel half made."""
+        from elman.backends.cpu.maths import ELEMENTWISE  # here: it loads the compiler
+
+        known = {*LEAF_OPS, GATHER, ROW_SUM, ROW_MAX, *ELEMENTWISE}
+        for program in (self.schedule.training, self.schedule.inference, self.schedule.adjoint):
+            for op in program.ops:
+                if op.op not in known:
+                    raise Unsupported(f"the operation '{op.op}' has no code for vectors")
 
     @property
     def kept(self) -> dict[int, Slot]:

@@ -8,7 +8,7 @@ weights stay too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from elman.backends.call import Carried
 from elman.backends.cpu import threads
 from elman.backends.cpu.calls import blocks, checked, inner_parameters
 from elman.backends.cpu.geometry import whole
+from elman.backends.cpu.gradient import SMALL
 from elman.backends.cpu.kernel import Kernels
 from elman.backends.cpu.layout import KEPT, SCRATCH
 from elman.backends.cpu.plan import WORKSPACE, Plan
@@ -69,13 +70,20 @@ class Stream:
                 )
             shapes = tuple(tuple(t.shape) for t in inner.tensors)
             walk = Walk(
-                self.kernels, self.sizes, self._geometry, False, inner.places, shapes, self.dtype
-            )
+                self.kernels, self.sizes, self._geometry, False, inner.places, shapes, self.dtype,
+                self._share(inner.tensors),
+            )  # fmt: skip
             plan = walk.plan("inference")
             if not self._words:
                 self._make(plan)
             self._live = [*inner.tensors]
             self._fill(plan, plan.prepared(inner.tensors, self._live))
+
+    def _share(self, parameters: Sequence[Tensor]) -> int:
+        """Which part of the threads one step takes: all, or one of them, where that is as soon
+        done alone as others wake up."""
+        work = self.batch * sum(p.numel() for p in parameters)
+        return 1 if work > SMALL else torch.get_num_threads()
 
     def _make(self, plan: Plan) -> None:
         """The memory, once."""
