@@ -6,12 +6,12 @@ import math
 
 import pytest
 import torch
+from tolerances import ORACLE, assert_close
 from torch import nn
 
 import elman
 from elman.online.descent import SGD, Adam
 from elman.online.running import Mean, Moments
-from tolerances import ORACLE, assert_close
 
 DOUBLE = torch.float64
 STEPS = 13
@@ -47,9 +47,7 @@ def everything(learner):
 
 def whole_gradient(model, readout, x, y, loss):
     """Of the sum of `loss(out_t, y_t)`, by autograd through an unrolled copy of the network."""
-    plain = elman.Recurrent(
-        model.cell, 2, 4, model.num_layers, dtype=DOUBLE, backend="reference"
-    )
+    plain = elman.Recurrent(model.cell, 2, 4, model.num_layers, dtype=DOUBLE, backend="reference")
     plain.load_state_dict(model.state_dict())
     out, _ = plain(x if x.dim() == 3 else x.unsqueeze(1))
     out = readout(out if x.dim() == 3 else out.squeeze(1))
@@ -132,10 +130,45 @@ def test_classes_and_functions_as_losses():
         close(found, whole_gradient(model, readout, x, classes, ignoring))
 
 
+def test_a_chain_learns_classes_from_class_numbers():
+    torch.manual_seed(0)
+    chain = elman.Chain(nn.Embedding(5, 3), elman.GRU(3, 4), nn.Linear(4, 5)).double()
+    watch = Watch([*chain.parameters()])
+    learner = elman.OnlineLearner(chain, optimizer=watch, clip=None, loss="cross_entropy", delay=1)
+    assert chain.learning == elman.RTRL()
+    words = torch.randint(0, 5, (STEPS,), generator=torch.Generator().manual_seed(1))
+    for word in words:
+        assert learner.step(word, word).shape == (5,)
+    plain = elman.Chain(*chain.links)
+    plain.set_learning(elman.BPTT())
+    out, _ = plain(words[:-1].unsqueeze(1))
+    total = nn.functional.cross_entropy(out[:, 0], words[1:], reduction="sum")
+    expected = torch.autograd.grad(total, [*plain.parameters()])
+    close([sum(parts) for parts in zip(*watch.seen, strict=True)], expected)
+
+
+def test_a_chain_goes_on_to_the_same_bits(tmp_path):
+    def made():
+        torch.manual_seed(0)
+        top = elman.LSTM(4, 3, num_layers=2)
+        chain = elman.Chain(nn.Embedding(5, 3), elman.GRU(3, 4), top, nn.Linear(3, 5))
+        return elman.OnlineLearner(chain, loss="cross_entropy", delay=1, lr=0.05)
+
+    words = torch.randint(0, 5, (12,), generator=torch.Generator().manual_seed(1))
+    learner = made()
+    whole = [learner.step(word, word) for word in words]
+    broken = made()
+    parts = [broken.step(word, word) for word in words[:6]]
+    broken.save(tmp_path / "s")
+    again = made()
+    again.load(tmp_path / "s")
+    parts += [again.step(word, word) for word in words[6:]]
+    assert all(map(torch.equal, parts, whole))
+
+
 def by_hand(model, readout, x, y, lr, clip, delay):
     """The learner at window 1 without carry, written anew on torch.nn alone."""
     cell = nn.LSTMCell(2, 4, dtype=DOUBLE)
-    elman.LSTM(2, 4)  # torch's order of the gates is i, f, g, o
     with torch.no_grad():
         for name, letter in (("weight_ih", "W"), ("weight_hh", "U"), ("bias_ih", "b")):
             blocks = [getattr(model, f"{letter}_{gate}_l0") for gate in "ifgo"]

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from elman.errors import FileError, InputError, SizeError
 from elman.layers.base import RecurrentLayer
+from elman.layers.chain import Chain
 from elman.learning import BPTT, RTRL, Carried
 from elman.learning.quick import Quick
 from elman.online import losses
@@ -405,8 +406,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _check(
     model: nn.Module, readout: nn.Module | None, lr: float, clip: float | None, delay: int
 ) -> None:
-    layer = isinstance(model, RecurrentLayer)
-    if not layer and not hasattr(model, "learning"):
+    if not isinstance(model, RecurrentLayer | Chain):
         kind = type(model).__name__
         raise InputError(
             f"OnlineLearner: the model is a {kind}; give a recurrent layer of Elman's (with "
@@ -456,5 +456,4 @@ def _flat(weights: Sequence[Tensor], found: Sequence[Tensor | None]) -> list[Ten
 
 
 def _takes_indices(model: nn.Module) -> bool:
-    first = next(iter(model.children()), None)
-    return not isinstance(model, RecurrentLayer) and isinstance(first, nn.Embedding)
+    return isinstance(model, Chain) and isinstance(model.links[0], nn.Embedding)
