@@ -220,7 +220,7 @@ def test_bad_options_are_one_line(english, options, says):
 
 
 def test_unknown_task_and_bad_files(english, tmp_path):
-    assert names() == ["lm"]
+    assert "lm" in names()
     with pytest.raises(InputError, match="no task 'ml'"):
         build("ml", [english])
     with pytest.raises(FileError, match="no such file"):
