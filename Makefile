@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Two test processes with one thread each keep both of two cores busy.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test check bench claims docs clean
 
 # A stamp for the package and one for the tools, so that `make demo` installs no more than it needs.
 $(VENV)/.elman: pyproject.toml constraints.txt
@@ -48,6 +48,10 @@ check: $(VENV)/.dev
 ## Every figure asked of the kernels beside the one seen here, in under ten minutes.
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/figures.py
+
+## What the textbooks claim, measured: runs examples/, writes docs/claims.md, in six minutes.
+claims: $(VENV)/.elman
+	OMP_NUM_THREADS=1 $(BIN)/python examples/make_ledger.py
 
 ## The documentation, with its gallery executed, into docs/_build/html.
 docs: $(VENV)/.docs

@@ -131,10 +131,10 @@ CLAIM = Claim(
     source="Hochreiter & Schmidhuber 1997; Cho et al. 2014; Greff et al. 2015 (the variants); "
     "“The cats, which …, were full” of the lecturers",
     setting="One readout, Adam, norm clipped to 1. In 20 seconds: 24 units, adding over 12 steps "
-    "(350 batches), 1 of 4 symbols after 10 (250), agreement across 1 to 6 words, asked across 7 to "
-    "12 (150). Full: 64 units, adding over 50 (2,000), 3 of 8 symbols after 30 (2,000), agreement "
-    "across 1 to 20, asked across 21 to 40 (1,200). Scores: 0 is chance (adding: always 1), 1 is "
-    "solved.",
+    "(350 batches), 1 of 4 symbols after 10 (250), agreement across 1 to 6 words, asked across 7 "
+    "to 12 (150). Full: 64 units, adding over 50 (2,000), 3 of 8 symbols after 30 (2,000), "
+    "agreement across 1 to 20, asked across 21 to 40 (1,200). Scores: 0 is chance (adding: always "
+    "1), 1 is solved.",
     parts=tuple(
         Part(f"{task}: {cell}{over}", f"the task is {task}", above=bound)
         for task in (ADDING, COPYING, AGREEMENT)
