@@ -82,6 +82,10 @@ def _elman(
 
       elman score runs/novel "the apple and pear salad" "the apple and pair salad"
 
+    [bold]A model that goes on learning[/bold]
+
+      tail -n +1 -f sensor.csv | elman online forecast --target y
+
     [bold]A look around[/bold]
 
       elman demo            trains on a novel, in under six minutes
