@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,21 +72,9 @@ def command(
       elman inspect runs/novel states --text "The cats, which ate, were full" --unit 12
     """
     from elman.cli import inspect_text
-    from elman.errors import InputError, nearest
 
-    if what not in KINDS:
-        known = ", ".join(KINDS)
-        raise InputError(f"inspect: there is no {what!r}; there are {known}.{nearest(what, KINDS)}")
-    if steps is not None and steps < 2:
-        raise InputError(f"inspect: --steps is {steps}; expected a whole number >= 2.")
-    if beside and what != "gradients":
-        raise InputError(f"inspect: --beside goes with gradients, not with {what}.")
-    if what != "states":
-        for flag, value in (("--unit", unit), ("--state", state), ("--layer", layer)):
-            if value is not None:
-                raise InputError(f"inspect: {flag} goes with states, not with {what}.")
-    if text is not None and file is not None:
-        raise InputError("inspect: give --text or --file, not both.")
+    unit_options = {"--unit": unit, "--state": state, "--layer": layer}
+    _check(what, steps, beside, unit_options, text is not None and file is not None)
     most = steps or (100 if what in ("states", "gates") else 200)
     place = _place(run, out)
     reading = inspect_text.read(run, text, file, most, unknown)
@@ -97,6 +86,27 @@ def command(
         return
     print(*lines, sep="\n")
     print(f"pictures: {', '.join(data['pictures'])}; figures: {written}")
+
+
+def _check(
+    what: str, steps: int | None, beside: Any, unit_options: Mapping[str, Any], both: bool
+) -> None:
+    """See that the options go together."""
+    from elman.errors import InputError, nearest
+
+    if what not in KINDS:
+        known = ", ".join(KINDS)
+        raise InputError(f"inspect: there is no {what!r}; there are {known}.{nearest(what, KINDS)}")
+    if steps is not None and steps < 2:
+        raise InputError(f"inspect: --steps is {steps}; expected a whole number >= 2.")
+    if beside and what != "gradients":
+        raise InputError(f"inspect: --beside goes with gradients, not with {what}.")
+    if what != "states":
+        for flag, value in unit_options.items():
+            if value is not None:
+                raise InputError(f"inspect: {flag} goes with states, not with {what}.")
+    if both:
+        raise InputError("inspect: give --text or --file, not both.")
 
 
 def _look(

@@ -6,8 +6,9 @@ or a whole model while it reads a sequence.
 """
 
 from elman.diagnose.activity import Activity, Saturation, activity, saturation, unit_of
-from elman.diagnose.advice import Advice, Cure, advice, advise
+from elman.diagnose.advice import Advice, advice, advise
 from elman.diagnose.check import LAWS, Cost, Law, Report, Verdict, check
+from elman.diagnose.cures import Cure
 from elman.diagnose.flow import Decay, Flow, PlaceFlow, gradient_flow
 from elman.diagnose.gain import Gain, Start, at_start
 from elman.diagnose.jacobians import Exponents, Spectrum, lyapunov, spectrum

@@ -92,7 +92,7 @@ def flow(
     for axes in panels[-1]:
         axes.set_xlabel("at step $k$")
     mesh = ScalarMappable(scale, "viridis")
-    bar = figure.colorbar(mesh, ax=panels, pad=0.01, aspect=30, extend="min")
+    bar = figure.colorbar(mesh, ax=panels, pad=0.01, aspect=30, extend="both")
     bar.set_label(_DELTA + " (log scale)")
     figure.suptitle(_headed(title, "how much of each error reaches back to each step"), fontsize=12)
     save(figure, path)
@@ -103,13 +103,18 @@ def _gate(name: str) -> str:
 
 
 def _scale(maps: Sequence[Tensor]) -> Normalize:
-    """One logarithmic scale of colours for all maps, of six decades at most."""
+    """One logarithmic scale for all maps: down to 1e-6 of the largest at lag 0, up to 100 times.
+
+    What explodes would otherwise leave all else in the dark.
+    """
     parts = [v[(v > 0) & v.isfinite()].flatten() for v in maps]
     least = min((float(p.min()) for p in parts if len(p)), default=0.0)
     most = max((float(p.max()) for p in parts if len(p)), default=0.0)
-    if not 0 < least < most:
-        return Normalize(0, 1)
-    return LogNorm(max(least, most * 10.0**-_DECADES), most)
+    first = [v.diagonal() for v in maps]
+    at_once = max((float(d[d.isfinite()].max()) for d in first if d.isfinite().any()), default=0.0)
+    at_once = at_once or most
+    least, most = max(least, at_once * 10.0**-_DECADES), min(most, 100 * at_once)
+    return LogNorm(least, most) if 0 < least < most else Normalize(0, 1)
 
 
 def _square(
@@ -155,7 +160,7 @@ def beside(flows: Mapping[str, Flow], path: str | Path, *, title: str = "") -> N
         axes.set_xlabel("at step $k$")
     panels[0].set_ylabel("error of step $t$")
     mesh = ScalarMappable(scale, "viridis")
-    bar = figure.colorbar(mesh, ax=list(panels), pad=0.01, aspect=25, extend="min")
+    bar = figure.colorbar(mesh, ax=list(panels), pad=0.01, aspect=25, extend="both")
     bar.set_label(_DELTA + " (log scale)")
     words = "how much of each error reaches back to each step"
     figure.suptitle(_headed(title, words), fontsize=12)
