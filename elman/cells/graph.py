@@ -51,14 +51,14 @@ def message_passing(p, x, e, h, *, f=torch.relu):
 def graph_convolution(p, x, w, h, *, f=torch.relu):
     """Graph convolution: the weighted sum of the neighbours' inputs, through one matrix.
 
-        h = f(W Σⱼ wⱼ xⱼ + b)
+        h = f(Σⱼ wⱼ W xⱼ + b)
 
     With self-loops and wⱼ = 1/√(d d_j) (`elman.symmetric_weights`) it is the layer of the paper.
 
     Source: Kipf & Welling 2017, "Semi-supervised classification with graph convolutional
     networks", eq. 2.
     """
-    return f(p.W @ total(w * each(x)) + p.b)
+    return f(total(w * (p.W @ each(x))) + p.b)
 
 
 @cell(family="graph")

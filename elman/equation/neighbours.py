@@ -258,7 +258,7 @@ def _edge_part(graph: Graph, made: list[int]) -> tuple[Graph, dict[str, tuple[st
         places[called] = (name, where)
         return Node("input", (), (("name", called),), node.dims, node.name)
 
-    nodes, place = _copied(graph, made, leaf)
+    nodes, place = copied(graph, made, leaf)
     first = graph.inputs[0].name
     dims = {n.attribute("name"): n.dims for n in nodes if n.op == "input"}
     places = {first: (first, "receiver"), **places}
@@ -270,7 +270,7 @@ def _edge_part(graph: Graph, made: list[int]) -> tuple[Graph, dict[str, tuple[st
     results = tuple(place[i] for i in made)
     return Graph(
         f"{graph.name}, edges", nodes, tuple(Input(n, dims[n]) for n in places), states,
-        _used(graph, nodes), results[0], results, graph.equal,
+        used(graph, nodes), results[0], results, graph.equal,
     ), places  # fmt: skip
 
 
@@ -291,20 +291,22 @@ def _node_part(graph: Graph, sums: list[int]) -> tuple[Graph, dict[str, tuple[st
     for index, name in named.items():
         further[name] = graph.nodes[index].dims
     roots = [graph.output, *graph.new_states]
-    nodes, place = _copied(graph, roots, leaf, named)
-    inputs = [i for i in graph.inputs if i.varies != "edge"]
-    inputs += [Input(name, dims) for name, dims in further.items()]
+    nodes, place = copied(graph, roots, leaf, named)
     there = {n.attribute("name") for n in nodes if n.op == "input"}
+    # x is there even where nothing reads it: it says how many rows there are.
+    first = graph.inputs[0]
+    inputs = [first, *(i for i in graph.inputs[1:] if i.name in there)]
+    inputs += [Input(name, dims) for name, dims in further.items()]
     nodes += tuple(
         Node("input", (), (("name", i.name),), i.dims) for i in inputs if i.name not in there
     )
     return Graph(
-        f"{graph.name}, nodes", nodes, tuple(inputs), graph.states, _used(graph, nodes),
+        f"{graph.name}, nodes", nodes, tuple(inputs), graph.states, used(graph, nodes),
         place[graph.output], tuple(place[i] for i in graph.new_states), graph.equal,
     ), children  # fmt: skip
 
 
-def _copied(
+def copied(
     graph: Graph, roots: Iterable[int], leaf: Any, named: Mapping[int, str] | None = None
 ) -> tuple[tuple[Node, ...], dict[int, int]]:
     """The nodes that `roots` are made of, down to those that are `named` inputs."""
@@ -330,7 +332,8 @@ def _copied(
     return tuple(nodes), place
 
 
-def _used(graph: Graph, nodes: Iterable[Node]) -> tuple[Parameter, ...]:
+def used(graph: Graph, nodes: Iterable[Node]) -> tuple[Parameter, ...]:
+    """The parameters of an equation that some of its nodes read."""
     names = {n.attribute("name") for n in nodes if n.op == "parameter"}
     return tuple(p for p in graph.parameters if p.name in names)
 

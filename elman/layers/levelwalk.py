@@ -72,7 +72,8 @@ def compute(
     parts = machine.parts
     x, *further = inputs.items()
     nodes = len(x[1])
-    given = dict(further)
+    read = {i.name for i in parts.node.inputs}
+    given = {name: value for name, value in further if name in read}
     made = _messages(machine, parameters, inputs, edge_inputs, states, senders, receivers, get)
     for k, (kind, what) in enumerate(parts.reduced):
         sent = get(what, senders) if isinstance(what, str) else made[what]

@@ -12,6 +12,7 @@ from elman.backends import cpu, torch_kernel
 from elman.backends.choose import Choice, choose
 from elman.equation import Cell, hyper_as_data, initialise
 from elman.equation.neighbours import divide, gathers
+from elman.equation.senders import at_senders
 from elman.equation.sizes import shape_of
 from elman.errors import InputError, SizeError
 from elman.layers import checks
@@ -86,7 +87,8 @@ class Network(nn.Module):
                 f"{self.owner}: the equation reads no neighbour; a cell of graphs has "
                 "elman.each(h) in it. For sequences use elman.Recurrent"
             )
-        self.parts = divide(self.cell.graph)
+        self.sent = at_senders(self.cell.graph)
+        self.parts = divide(self.sent.graph)
         if self.parts.children:
             raise InputError(
                 f"{self.owner}: the equation reads children by their place, and neighbours in a "
@@ -158,16 +160,22 @@ class Network(nn.Module):
         return states[0], states[0] if len(states) == 1 else states
 
     def _round(self, machine, index, named, states) -> tuple[Tensor, ...]:
-        graph = self.cell.graph
-        own = dict(zip((s.name for s in graph.states), states, strict=True))
+        graph, sender = self.cell.graph, self.sent.sender
+        at_nodes = {**named, **dict(zip((s.name for s in graph.states), states, strict=True))}
         by_edge = {i.name for i in graph.inputs if i.varies == "edge"}
+        parameters = {name: getattr(self, name) for name in self._names}
+        if sender is not None:
+            x, *further = self.sent.reads
+            inputs = {name: at_nodes[name] for name in further}
+            sent = machine.run(sender, parameters, at_nodes[x], inputs, None)
+            at_nodes |= dict(zip((s.name for s in sender.states), sent, strict=True))
 
         def get(name: str, places: Tensor) -> Tensor:
-            return (own[name] if name in own else named[name]).index_select(0, places)
+            return at_nodes[name].index_select(0, places)
 
         return compute(
             machine,
-            {name: getattr(self, name) for name in self._names},
+            parameters,
             {n: v for n, v in named.items() if n not in by_edge},
             {n: v for n, v in named.items() if n in by_edge},
             states,
@@ -202,7 +210,7 @@ class Network(nn.Module):
     def _obstacles(self) -> list[str]:
         weight = self._weight()
         found = []
-        for graph in (self.parts.edge, self.parts.node):
+        for graph in (self.sent.sender, self.parts.edge, self.parts.node):
             if graph is not None:
                 found += cpu.obstacles(graph, weight.device, weight.dtype)
         if torch_kernel.in_transform():
