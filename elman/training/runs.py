@@ -94,8 +94,8 @@ def train(
         data: a path, paths, or lines of text. None for a task already built, and on resume.
         run: folder of the run; None makes `runs/TASK-NAME-001`, with the first free number.
         resume: go on with the run in `run`, exactly. Needs nothing else; the budget, `lr`,
-            `muon_lr`, `clip_norm`, `clip_value`, `flow_penalty`, `patience` and the two intervals may
-            be changed.
+            `muon_lr`, `clip_norm`, `clip_value`, `flow_penalty`, `patience` and the two
+            intervals may be changed.
         init_from: a run folder or model file whose weights the new run begins with, and only those.
         overwrite: a run in the folder may be replaced.
         quiet: say nothing on the screen; `train.log` has it all.
