@@ -28,7 +28,7 @@ class Job(NamedTuple):
     given: Given
 
 
-def found(jobs: Sequence[Job]) -> list[tuple[Tensor, ...]]:
+def found(jobs: Sequence[Job]) -> Sequence[Sequence[Tensor]]:
     """Of each walk the outputs, the last states and, where asked for, all states that are not the
     output. Walks of one call run side by side, and have sizes, number type and batch in common."""
     tensors = [
@@ -102,7 +102,9 @@ def results(walk: Walk, planes: Planes, *, training: bool) -> tuple[Tensor, ...]
         plane = planes.states[state.name]
         full = training or walk.every or index == graph.output
         ends = geometry.ends(depth) if full else geometry.ring_ends(depth)
-        last = plane.narrow(0, ends.start, geometry.batch) if geometry.even else plane[ends]
+        last = (
+            plane[ends] if isinstance(ends, Tensor) else plane.narrow(0, ends.start, geometry.batch)
+        )
         finals.append(_shaped(last, state.dims, walk.sizes).clone())
         if index == graph.output:
             # Two states may be the output.
