@@ -317,6 +317,12 @@ def test_the_rate_may_change_on_the_way_and_nothing_else(call, tmp_path):
     assert same != other
 
 
+@pytest.mark.parametrize("arguments", [["online"], ["online", "forecast", "--help"]], ids=len)
+def test_help(capsys, arguments):
+    assert main(arguments) == 0
+    assert "tail -n +1 -f sensor.csv" in capsys.readouterr().out
+
+
 # -- what it refuses ---------------------------------------------------------------------------
 
 

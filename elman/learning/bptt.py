@@ -74,7 +74,8 @@ class BPTT:
         """What this method does, in a few words."""
         steps = "step" if self.window == 1 else f"{self.window} steps"
         if self.carry is not None:
-            spans = "the window of each call" if self.window is None else f"windows of {steps}"
+            size = "one step" if self.window == 1 else steps
+            spans = "the window of each call" if self.window is None else f"windows of {size}"
             return f"backpropagation through {spans}, {_CARRIED[self.carry]}"
         if self.window is None:
             return "backpropagation through the whole sequence"
