@@ -45,7 +45,7 @@ def measure(seed: int, full: bool) -> Seen:
         numbers[f"{name}: ‖∂h_50/∂h_0‖"] = max(curves[name][-1], 1e-40)
     for name in ("logistic, orthogonal", "tanh, orthogonal", "relu, identity"):
         f, kind, gain = SETTINGS[name]
-        network = Network("simple", 2, UNITS, 1, f=f)
+        network = Network("simple", 2, UNITS, 1, hyper={"f": f})
         start(network.layer, kind, gain)
         fit(network, first_sign, at_the_end, 350)
         x, sign = first_sign(500)

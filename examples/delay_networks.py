@@ -46,12 +46,12 @@ def accuracy(network: Network, draw, late: int) -> list[float]:
 def measure(seed: int, full: bool) -> Seen:
     numbers, curves = {}, {}
     for name, (cell, hyper) in NETWORKS.items():
-        network = Network(cell, 1, 32, FAR + 1, **hyper)
+        network = Network(cell, 1, 32, FAR + 1, hyper=hyper)
         fit(network, draw_batch, loss, 450, rate=1e-2)
         curves[name] = accuracy(network, draw_batch, FAR)
         numbers[f"{name}: bits up to 4 steps ago right"] = min(curves[name][: DELAYS + 1])
         numbers[f"{name}: bits from 5 to 10 steps ago right"] = sum(curves[name][5:]) / 6
-        automaton = Network(cell, 1, 32, 1, **hyper)
+        automaton = Network(cell, 1, 32, 1, hyper=hyper)
         fit(automaton, parity_batch, loss, 350, rate=1e-2)
         (share,) = accuracy(automaton, parity_batch, DELAYS + 1)
         numbers[f"{name}: parity right, 6 to 12 bits"] = share

@@ -13,7 +13,7 @@ STEPS, UNITS = 50, 32
 
 def network(gain: float = 1.1) -> Network:
     """Rectified units with U = gain · I: what is read grows by gain at every step."""
-    made = Network("simple", 2, UNITS, 1, f="relu")
+    made = Network("simple", 2, UNITS, 1, hyper={"f": "relu"})
     with torch.no_grad():
         made.layer.U_l0.copy_(gain * torch.eye(UNITS))
         made.layer.W_l0.normal_(std=0.1)

@@ -81,11 +81,16 @@ def balanced(seed: int) -> list[float]:
     return _share(said == truth)
 
 
-def run_exactly(machine: TuringMachine, tape: list[str], limit: int) -> tuple[str, list[str]]:
-    """The state in which a machine halts, and its tape, by the network without rounding."""
+def run_exactly(
+    machine: TuringMachine, tape: list[str], limit: int, room: int = 4
+) -> tuple[str, list[str]]:
+    """The state in which a machine halts, and its tape, by the network without rounding.
+
+    `room` is how many symbols the tape may grow by.
+    """
     net = turing(machine)
     load_tape(net, machine, tape)
-    bits = (machine.base.bit_length() - 1) * (len(tape) + 4)
+    bits = (machine.base.bit_length() - 1) * (len(tape) + room)
     network = ExactNetwork(net, bits)
     halting = [s for s in machine.states if not any(s == told for told, _ in machine.rules)]
     for _ in range(limit):

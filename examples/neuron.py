@@ -61,7 +61,7 @@ def measure(seed: int, full: bool) -> Seen:
     data = batch()
     numbers: dict[str, float] = {}
     for name, (cell, hyper) in NETWORKS.items():
-        network = Network(cell, len(LETTERS), 32, len(LETTERS), **hyper)
+        network = Network(cell, len(LETTERS), 32, len(LETTERS), hyper=hyper)
         fit(network, lambda: data, at_every_step, 250, rate=1e-2)
         moved, chance = at_the_r(network)
         for letter, value in zip(KNOWN, moved, strict=False):

@@ -60,10 +60,10 @@ GROWTH = {
 def measure(seed: int, full: bool) -> Seen:
     numbers, curves = {}, {}
     for name, (cell, hyper) in NETWORKS.items():
-        network = Network(cell, 1, 16, 2, **hyper)
+        network = Network(cell, 1, 16, 2, hyper=hyper)
         fit(network, lambda: parity(TRAINED), at_every_step, 700, rate=1.5e-2)
         numbers[f"{name}: parity right"] = _right(network, parity(TRAINED, 500))
-        teller = Network(cell, 2, 16, 2, **hyper)
+        teller = Network(cell, 2, 16, 2, hyper=hyper)
         fit(teller, order, at_every_step, 250, rate=1e-2)
         numbers[f"{name}: order of two marks right"] = _right(teller, order(1000))
     deep = with_two_layers(Network("residual_input", 1, 16, 2))

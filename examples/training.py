@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,9 @@ class Network(nn.Module):
         inputs: int,
         units: int,
         outputs: int,
+        *,
         layers: int = 1,
-        **hyper,
+        hyper: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         self.layer = elman.Recurrent(cell, inputs, units, num_layers=layers, hyper=hyper)
