@@ -128,7 +128,7 @@ class ByUnit:
             own = cotangents[:, place.first : place.first + place.rows]
             own = own.unflatten(1, (-1, place.shapes[0][0]))
             for kept in kept_of(place, self.method):
-                total = torch.einsum("bkh,bkhf->hf", own[:, list(kept.states)], next(held))
+                total = (own[:, list(kept.states), :, None] * next(held)).sum((0, 1))
                 found.append(total.sum().view(kept.weight.shape) if kept.alone
                              else total.reshape(kept.weight.shape))  # fmt: skip
         return found
@@ -282,7 +282,8 @@ class _Steps:
         if len(kept.states) == 1:
             new = over[..., 0, 0][:, None, :, None] * old
         else:
-            new = torch.einsum("bhkm,bmhf->bkhf", over, old)
+            ways = over.permute(0, 2, 3, 1).unsqueeze(-1)
+            new = (ways * old.unsqueeze(1)).sum(2)
         for factors, vector in self._immediate(kept):
             weights = (path @ factors[..., None])[..., 0]
             if self.real is not None:
