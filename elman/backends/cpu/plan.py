@@ -267,9 +267,11 @@ class Plan:
 
         def vector(name: str, units: int) -> Tensor:
             source = self.places[name]
-            key = "+".join(map(str, source.tensors))
-            whole = made[key] if key in made else own[source.tensors[0]]
-            return whole.reshape(-1)[source.row : source.row + units]
+            single = len(source.tensors) == 1
+            whole = own[source.tensors[0]] if single else made["+".join(map(str, source.tensors))]
+            if whole.dim() == 1 and whole.shape[0] == units:
+                return whole
+            return whole.reshape(-1).narrow(0, source.row, units)
 
         for name, units, width in self.filled.values():
             copy = own[0].new_zeros(width)

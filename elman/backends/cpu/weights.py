@@ -171,7 +171,8 @@ class Weights:
                 continue
             row = 0
             for p in self.runs[-tensor - 1]:
-                result[p.tensor] = whole[row : row + p.rows, : plan.shapes[p.tensor][1]]
+                part, columns = whole.narrow(0, row, p.rows), plan.shapes[p.tensor][1]
+                result[p.tensor] = part if part.shape[1] == columns else part[:, :columns]
                 row += p.rows
         if self.sums:
             self._add_sums(zeroed, result)
