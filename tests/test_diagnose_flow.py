@@ -211,6 +211,20 @@ def test_resets_cut_the_flow():
     assert (norms[1, 4:, 4:].tril() > 0).sum() == 10
 
 
+@pytest.mark.parametrize("name", ["narx", "tdnn", "lstm"])
+def test_after_a_reset_it_is_a_new_sequence(name):
+    """Delay lines too are cut: the flow behind a reset is that of the rest alone."""
+    sizes = {"output": 3} if name == "narx" else None
+    layer = double(elman.Recurrent(name, 2, 3, sizes=sizes))
+    x, resets = torch.randn(9, 1, 2).double(), torch.zeros(9, 1, dtype=torch.bool)
+    resets[4] = True
+    whole = gradient_flow(layer, x, resets=resets, loss=lambda o, _: (o**2).sum())[0]
+    rest = gradient_flow(layer, x[4:], loss=lambda o, _: (o**2).sum())[0]
+    for what in (None, "inputs"):
+        assert apart(whole.of(what)[:, 4:, 4:], rest.of(what)) < CLOSE
+        assert whole.of(what)[:, 4:, :4].abs().max() == 0
+
+
 class Translator(nn.Module):
     """An encoder whose last state starts a decoder, with a readout that looks at all steps."""
 

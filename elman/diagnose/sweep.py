@@ -93,7 +93,7 @@ def sweep(run: Watched, losses: Tensor, readers: Sequence[Reader], *, inputs: bo
     direct = _direct(losses, leaves)
     if direct is None and not losses.requires_grad:
         raise InputError("diagnose: no loss depends on what a recurrent layer gave")
-    for chunk in _chunks(run, len(losses)):
+    for chunk in _chunks(run, len(losses), whole=direct is None):
         seeds = _first_seeds(losses, leaves, direct, chunk)
         for number in reversed(range(len(run.places))):
             place, reader = run.places[number], readers[number]
@@ -181,11 +181,16 @@ def _pass_on(place: Place, asked: list[Tensor], pulled, leaves, seeds: dict[int,
             seeds[id(leaf)] = cotangent if before is None else before + cotangent
 
 
-def _chunks(run: Watched, count: int) -> Iterator[slice]:
-    """The losses, as many at a time as fit in a share of memory."""
-    widest = max(
-        leaf.numel() * leaf.element_size() for p in run.places for leaf in (*p.leaves, p.call.x)
-    )
+def _chunks(run: Watched, count: int, *, whole: bool) -> Iterator[slice]:
+    """The losses, as many at a time as fit in a share of memory.
+
+    Args:
+        whole: whether the way from the losses to the places is taken for each loss apart, which
+            takes a copy of the outputs for each.
+    """
+    tensors = [leaf for p in run.places for leaf in (*p.leaves, p.call.x)]
+    tensors += [run.out] if whole else []
+    widest = max(t.numel() * t.element_size() for t in tensors)
     size = max(1, _MOST_BYTES // (4 * widest))
     for first in range(0, count, size):
         yield slice(first, min(first + size, count))
