@@ -15,6 +15,7 @@ from layer_cases import DROPINS, FEW, as_tuple, flat, gradients, layer_of, total
 import elman
 from elman.equation.sizes import shape_of
 from elman.learning import Carried
+from elman.learning import exact as exact_carry
 
 TIME, BATCH, INPUT = 8, 2, SIZES["input"]
 BOUND = 1e-9
@@ -165,3 +166,13 @@ def test_the_rows_of_a_stream_are_each_their_own():
     states = tuple(torch.cat([a, s[:, 1:]], 1) for a, s in zip(first, middle, strict=True))
     out, _ = oracle(x[4:], states)
     assert_same(found, gradients(oracle, out.sin().sum()))
+
+
+@few_layers
+def test_a_long_window_is_walked_in_parts(case, monkeypatch):
+    def parts(sweep):
+        return [(max(0, stop - 3), stop) for stop in range(sweep.window.time, 0, -3)]
+
+    monkeypatch.setattr(exact_carry._Sweep, "segments", parts)
+    layers = pair(case, exact(7), 2, initial_state="learned")
+    assert_same_learning(*layers, sequence(), lengths=LENGTHS, resets=RESETS)
