@@ -50,7 +50,9 @@ def student(freedom: int) -> float:
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3
+    fourth = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160
+    terms = (z, first, second, third, fourth)
+    return sum(term / freedom**power for power, term in enumerate(terms))
 
 
 def interval(values: Sequence[float], log: bool = False) -> tuple[float, float, float]:
