@@ -299,6 +299,21 @@ def test_what_is_not_finite_changes_nothing(clip):
     assert all(map(torch.equal, everything(learner), before))
 
 
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize(("window", "delay"), [(1, 0), (1, 1), (2, 0), (1, 3)])
+def test_after_an_explosion_it_begins_anew(backend, window, delay):
+    torch.manual_seed(0)
+    learning = elman.BPTT(window=window, carry="exact")
+    model = elman.Recurrent("irnn", 2, 4, learning=learning, backend=backend)
+    with torch.no_grad():
+        model.U_l0.mul_(3.0)  # 3 to the power of 81 is beyond float32
+    learner = elman.OnlineLearner(model, nn.Linear(4, 2), delay=delay, lr=1e-6)
+    finite = [bool(learner.step([0.5, 1.0], [0.0, 1.0]).isfinite().all()) for _ in range(300)]
+    assert 1 <= learner.refused <= 40
+    assert sum(finite) > 280
+    assert learner.updates * window > 200
+
+
 @pytest.mark.parametrize(
     ("ours", "torchs"),
     [

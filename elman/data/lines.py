@@ -29,13 +29,14 @@ class Lines:
 
     Args:
         source: a file; "-" is standard input.
-        start: byte of a file to begin at, ≥ 0.
+        start: byte of a file to begin at, ≥ 0; a pipe stands where it stands.
         held: bytes that had been read ahead before an earlier stop; they come first.
 
     Attributes:
         name: what to call the source in messages.
         ended: the source has ended and every line was given.
         offset: bytes of the source up to the end of the line given last.
+        returns: whether a place in it can be gone back to: it is a file, and no pipe.
 
     Raises:
         FileError: the file is missing, a folder, or shorter than `start`.
@@ -55,8 +56,8 @@ class Lines:
         self.offset, self.ended = start, False
         self._file = open_bytes(source)
         self._handle = _handle_of(self._file)
-        # Standard input stands where it stands; only a file is gone to.
-        if start and str(source) != "-":
+        self.returns = str(source) != "-" and Path(source).is_file()
+        if start and self.returns:
             self._go_to(start)
         self._buffer, self._at, self._searched = held, 0, 0
         self._drained = self._dropping = False

@@ -168,6 +168,8 @@ class Forecaster:
         target = values[0]
         learned = self._judge(due, target)
         out = float(self.learner.step(self._input(values), learned))
+        if not math.isfinite(out):
+            out = 0.0  # the learner begins anew when it learns from this
         value, unit = self._last[0], math.sqrt(self.persistence.overall)
         ahead = None if value is None else value + unit * out
         self._made.append(_Made(ahead, value, unit))

@@ -65,7 +65,8 @@ class OnlineLearner:
     Attributes:
         steps: predictions made.
         updates: changes of the weights.
-        refused: gradients that were not finite, and changed nothing.
+        refused: gradients that were not finite: they change no weight, and the state and its
+            influence begin anew.
         loss: mean losses, `loss.overall` and `loss.recent` (over about the last 1000).
 
     Raises:
@@ -257,12 +258,18 @@ class OnlineLearner:
         norm = float(torch.linalg.vector_norm(gradient))
         if not math.isfinite(norm):
             self.refused += 1
+            self._begin_anew()
             return
         if self._clip is not None and norm > self._clip:
             gradient.mul_(self._clip / norm)
         self._descent.step(gradient)
         self.updates += 1
         self.loss.take(float(loss.detach()))  # finite, as its gradient is
+
+    def _begin_anew(self) -> None:
+        """Without state and influence: one that is not finite, or near it, would stay so."""
+        self._carried = self._ahead = None
+        self._quick, self._sought = None, False
 
     # What comes in.
 

@@ -136,6 +136,8 @@ def _resumed(
     """A stream from where it was saved."""
     if where.run is None:
         raise InputError("online forecast: --resume needs the folder of the run (--run).")
+    if where.overwrite:
+        raise InputError("online forecast: --resume goes on with a run; --overwrite begins one.")
     state = Path(where.run) / STATE
     if not state.exists():
         raise RunError(f"{state}: there is no such file, so there is nothing to resume.")
@@ -148,7 +150,7 @@ def _resumed(
     _check(where)
     start, held = 0, b""
     if source == notes["source"]:
-        start = notes["offset"] if source != "-" else 0
+        start = notes["offset"]
         held = base64.b64decode(notes["held"])
     lines = opened.enter_context(Lines(source, start, held))
     same = output == notes["output"]
@@ -196,7 +198,7 @@ class _Stream:
             self._save()
             raise
         if signals.received is not None:
-            self._save(self._lines.held() if self._where.source == "-" else b"")
+            self._save(b"" if self._lines.returns else self._lines.held())
             raise Interrupted(self._stopped(signals.received))
         if self._forecaster is None:
             raise self._nothing()
