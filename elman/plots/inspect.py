@@ -411,7 +411,7 @@ def wrapped(tokens: Sequence[str], most: int) -> list[list[tuple[int, int]]]:
     """Lines of tokens, each by its number and its width in columns; an end of line ends one.
 
     Example:
-        >>> wrapped(["a", "\\n", "春"], 10)
+        >>> wrapped(["a", "\\n", "be"], 10)
         [[(0, 1), (1, 1)], [(2, 2)]]
     """
     lines: list[list[tuple[int, int]]] = [[]]
