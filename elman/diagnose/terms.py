@@ -52,7 +52,7 @@ class Terms:
         return torch.stack(found)
 
     def by_lag(self) -> Tensor:
-        """The sum of the terms with the same lag t − k ≥ 0, (lag, *shape)."""
+        """The sum of the terms with the same lag t − k ≥ 0, (lag, …) with the shape behind."""
         steps = self.deltas[0].shape[1]
         found = []
         for lag in range(min(self.deltas[0].shape[0], steps)):
