@@ -178,3 +178,40 @@ def test_the_kernel_serves_a_large_product():
     old, new = torch.zeros(2, 64, 4096), torch.zeros(2, 64, 4096)
     assert kernel.serves(torch.zeros(2, 64, 64), old, new)
     assert not kernel.serves(torch.zeros(2, 64, 64, dtype=torch.float16), old, new)
+
+
+def test_threads_have_memory_of_their_own():
+    """Eight threads that take each other's turns, again and again, give the bits of one."""
+    numbers = torch.Generator().manual_seed(2)
+    old = torch.randn(4, 64, 8192, generator=numbers)
+    left = torch.randn(4, 64, 64, generator=numbers)
+    found = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, *[8] * 12):
+            torch.set_num_threads(threads)
+            new = torch.full_like(old, float("nan"))
+            kernel.moved(left, old, 0, new)
+            found.append(new)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(found[0], other) for other in found[1:])
+    assert_close(found[0], left @ old, {torch.float32: 1e-4}, "the product")
+
+
+def test_a_parameter_that_is_a_part_of_another_weight():
+    """p.v counts where it stands alone, and within exp(p.v) only through that."""
+
+    @elman.cell
+    def tied(p, x, h):
+        return torch.tanh(p.W @ x + p.U @ h + p.v) * torch.exp(p.v)
+
+    torch.manual_seed(0)
+    layer = elman.Recurrent(tied, 3, 4, learning=elman.RTRL(), dtype=torch.float64)
+    whole = elman.Recurrent(tied, 3, 4, dtype=torch.float64)
+    whole.load_state_dict(layer.state_dict())
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    for one in (layer, whole):
+        one(x)[0].sin().sum().backward()
+    for (name, p), q in zip(layer.named_parameters(), whole.parameters(), strict=True):
+        assert_close(p.grad, q.grad, EQUAL, name)

@@ -139,3 +139,15 @@ def test_the_first_step_knows_nothing_of_the_past():
     x = torch.randn(5, 2, 3, dtype=torch.float64)
     found, want = (gradients(layer, layer(x)[0].sin().sum()) for layer in (rough, whole))
     assert_close(tuple(found), tuple(want), BOUND, "gradients")
+
+
+def test_a_row_that_has_ended_keeps_its_influence():
+    layer = elman.Recurrent("lstm", 3, 4, learning=elman.BPTT(2, "uoro"), dtype=torch.float64)
+    x = torch.randn(8, 2, 3, dtype=torch.float64)
+    torch.manual_seed(4)
+    shorter = layer(x[:4])[1].influence
+    torch.manual_seed(4)
+    found = layer(x, lengths=torch.tensor([8, 4]))[1].influence
+    for one, other in zip(found, shorter, strict=True):
+        assert_close(one[1], other[1], BOUND, "the ended row")
+        assert not torch.equal(one[0], other[0])

@@ -87,12 +87,10 @@ class UORO:
         ]
         moved = push(chain, window, values, of_state)
         signs = _signs(of_state)
-        if window.lengths is not None:
-            # A row that has ended is left as it is: no new noise enters it.
-            signs = torch.where((window.lengths > 0)[:, None], signs, 0.0)
         immediate = pull_signs(chain, window, values, signs)
         first, second = _scales(of_weights, moved), _scales(immediate, signs)
         if window.lengths is not None:
+            # A row that has ended is left as it is; nothing immediate is there, so no signs enter.
             still = (window.lengths == 0)[:, None]
             first = tuple(torch.where(still, 1.0, scale) for scale in first)
         return (
