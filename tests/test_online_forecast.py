@@ -239,7 +239,7 @@ def test_stopped_and_killed_it_goes_on_to_the_same_bytes(call, tmp_path):
     process.stderr.close()
     assert output.read_bytes().count(b"\n") < 3001
     with output.open("ab") as file:  # what a crash may leave
-        file.write(b"12,34")
+        file.write(b"12,34" * 50_000)
     code, _, err = call("--run", run, "--resume")
     assert code == 0
     assert "going on after line" in err
