@@ -384,7 +384,8 @@ def carry_in_words(links: Sequence[Link], learning: BPTT) -> str:
     if not chain.weights:
         return "Nothing in it is trained, so nothing is carried."
     carrier = carrier_of(learning.carry or "exact", chain)
-    return f"{carrier.words(chain)} It weighs {in_words(carrier.bytes(chain, 1))} a row."
+    weight = in_words(carrier.bytes(chain, 1))
+    return f"{carrier.words(chain)} It weighs {weight} a row, and a call of one window holds two."
 
 
 def explanation(stack: RecurrentLayer, resets: bool, return_states: bool) -> str:

@@ -94,7 +94,7 @@ class LanguageModelling(Task):
             size = self.network.influence_bytes(options.streams or 1)
             lines.append(
                 f"learning: credit carried from window to window ({options.carry}); the influence "
-                f"of {options.streams} streams takes {in_words(size)}"
+                f"of {options.streams} streams takes {in_words(size)}, twice while a window learns"
             )
         if level == "word" and np.mean(np.asarray(corpus.train[:100_000]) == 0) > 0.4:
             lines.append(
