@@ -13,7 +13,7 @@ import pytest
 
 import elman
 from elman.cli import main
-from elman.cli.train_lm import lm
+from elman.cli.train_lm import command as lm
 from elman.tasks.lm import LMOptions
 from elman.training import TrainingOptions
 

@@ -26,6 +26,7 @@ from elman.cli import (
     generate,
     inspect,
     online,
+    predict,
     score,
     train,
 )
@@ -44,6 +45,7 @@ app.add_typer(train.app, name="train")
 app.add_typer(online.app, name="online")
 app.command("generate")(generate.command)
 app.command("score")(score.command)
+app.command("predict")(predict.command)
 app.command("evaluate")(evaluate.command)
 app.command("inspect")(inspect.command)
 app.command("cells")(cells.command)

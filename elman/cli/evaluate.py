@@ -1,4 +1,4 @@
-"""`elman evaluate`: a trained model measured on text."""
+"""`elman evaluate`: a trained model measured on data it has not seen."""
 
 from __future__ import annotations
 
@@ -14,39 +14,48 @@ def command(
     run: Run,
     files: Annotated[
         list[str] | None,
-        Argument(help="Text files, joined; - or a pipe is standard input.", show_default=False),
+        Argument(
+            help="Files of the kind it was trained on; - or a pipe is standard input.",
+            show_default=False,
+        ),
     ] = None,
-    unknown: Annotated[str, Option("--unknown", help=UNKNOWN_HELP)] = "auto",
+    unknown: Annotated[
+        str | None, Option("--unknown", help=f"Language models: {UNKNOWN_HELP}")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a trained model on text files: nats and bits a character, perplexity.
+    """Measure a trained model on files.
 
-    Tokens that the model's vocabulary lacks count as in validation: as <unk> where it has one. A
-    note says how many, and a model that has none refuses them.
+    A language model is measured in nats and bits a character, and perplexity; one of trees by the
+    share of labels that are right, at the roots and at all nodes.
+
+    For a language model, tokens that its vocabulary lacks count as in validation: as <unk> where it
+    has one. A note says how many, and a model that has none refuses them.
 
     [bold]Examples[/bold]
 
       elman evaluate runs/novel sequel.txt
 
       head -n 100 sequel.txt | elman evaluate runs/novel --json
+
+      elman evaluate runs/trees test.txt
     """
     from elman.errors import InputError
     from elman.tasks import load
 
     names = files or (["-"] if piped() else [])
     if not names:
-        raise InputError("evaluate: name a text file, or pipe a text in.")
-    metrics = load(run).evaluate(names, unknown=unknown)
+        raise InputError("evaluate: name a file, or pipe one in.")
+    model = load(run)
+    if hasattr(model, "generate"):
+        metrics = model.evaluate(names, unknown=unknown or "auto")
+    elif unknown is not None:
+        raise InputError("evaluate: --unknown is for language models; leave it out.")
+    else:
+        metrics = model.evaluate(names)
     if "note" in metrics:
         note(f"note: {metrics['note']}")
     if as_json:
         print_json(metrics)
         return
-    print(
-        f"{metrics['tokens']:,} tokens" + (", not comparable: see the note" * ("note" in metrics))
-    )
-    for unit in ("char", "token"):
-        nats, bits = metrics[f"nats_per_{unit}"], metrics[f"bits_per_{unit}"]
-        word = {"char": "character", "token": "token"}[unit]
-        print(f"{nats:.4f} nats a {word} ({bits:.4f} bits)")
-    print(f"perplexity {metrics['perplexity']:.3f} a token")
+    print(*model.in_words(metrics), sep="\n")

@@ -47,7 +47,7 @@ def command(
     from elman.errors import InputError
     from elman.tasks import load
 
-    model = load(run)
+    model = load(run, "lm")
     prompt = read_text("-").removesuffix("\n") if prompt == "-" else check_text(prompt, "--prompt")
     if count < 1:
         raise InputError(f"generate: --count is {count}; expected a whole number >= 1.")

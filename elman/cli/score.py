@@ -40,7 +40,7 @@ def command(
     from elman.tasks import load
     from elman.tasks.lm import compare
 
-    model = load(run)
+    model = load(run, "lm")
     given = _sentences(sentences)
     if not given:
         raise InputError("score: there is no sentence; give some, or pipe them in, one a line.")

@@ -71,10 +71,8 @@ def of_run(folder: str | Path) -> list[Path]:
 
 def _metric(validation: Sequence[Mapping[str, Any]]) -> str:
     """The metric in nats, of characters where there is one."""
-    for name in ("nats_per_char", "nats_per_token"):
-        if validation and name in validation[-1]:
-            return name
-    return "loss"
+    names = [name for row in validation[-1:] for name in row if name.startswith("nats_per_")]
+    return "nats_per_char" if "nats_per_char" in names else [*names, "loss"][0]
 
 
 def _baseline(run: RunFolder, metric: str) -> tuple[str, float] | None:
@@ -229,8 +227,8 @@ def _parts(row: Mapping[str, Any]) -> Mapping[str, float]:
 
 
 def _unit(metric: str) -> str:
-    words = {"nats_per_char": "nats a character", "nats_per_token": "nats a token"}
-    return words.get(metric, metric)
+    unit = metric.removeprefix("nats_per_")
+    return metric if unit == metric else f"nats a {'character' if unit == 'char' else unit}"
 
 
 def _columns(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:

@@ -15,7 +15,8 @@ from typing import Any
 from elman.errors import FileError, InputError, nearest
 from elman.tasks.base import Budget, Task, TaskOptions, parse_options
 
-__all__ = ["Budget", "Task", "TaskOptions", "build", "load", "names", "parse_options"]
+__all__ = ["Budget", "Task", "TaskOptions", "build", "data_files", "load", "names", "options_of",
+           "parse_options"]  # fmt: skip
 
 _TASKS = {"lm": "elman.tasks.lm", "tree": "elman.tasks.tree"}
 MODEL_FILE = "model.safetensors"
@@ -36,6 +37,37 @@ def _module(name: str) -> ModuleType:
     if name not in _TASKS:
         raise InputError(f"there is no task {name!r}; there are {names()}.{nearest(name, _TASKS)}")
     return import_module(_TASKS[name])
+
+
+def options_of(name: str) -> type[TaskOptions]:
+    """Return the class of a task's options.
+
+    Raises:
+        InputError: an unknown task.
+
+    Example:
+        >>> options_of("tree").__name__
+        'TreeOptions'
+    """
+    kind: type[TaskOptions] = _module(name).OPTIONS
+    return kind
+
+
+def data_files(name: str, paths: Sequence[Path]) -> list[Path]:
+    """Return the files that the paths of a task's data stand for.
+
+    A task whose data may be a folder says with a function `files_of` which files of it it reads;
+    where there is none, paths are files.
+
+    Raises:
+        InputError: an unknown task.
+        FileError: a folder that does not hold what the task needs.
+    """
+    of_folder = getattr(_module(name), "files_of", None)
+    found: list[Path] = []
+    for path in paths:
+        found.extend(of_folder(path) if of_folder is not None and path.is_dir() else [path])
+    return found
 
 
 def build(
@@ -68,12 +100,13 @@ def build(
     return task
 
 
-def load(path: str | Path) -> Any:
+def load(path: str | Path, task: str | None = None) -> Any:
     """Load a trained model.
 
     Args:
         path: a run folder (its `model.safetensors` is read, or the best weights so far of a run
             that has not ended) or a model file.
+        task: name of the task that the model must be of; None takes any.
 
     Returns:
         the task's model in evaluation mode on the CPU, with the methods users call; for a language
@@ -82,6 +115,7 @@ def load(path: str | Path) -> Any:
     Raises:
         FileError: nothing there, no model in the folder, or a file that is damaged, cut short,
             altered or not a model file.
+        InputError: a model of another task than was asked for.
     """
     from elman.tasks import model_file
 
@@ -95,4 +129,9 @@ def load(path: str | Path) -> Any:
     name, metadata, tensors = model_file.read(path)
     if name not in _TASKS:
         raise FileError(f"{path}: it holds a model for the task {name!r}, unknown to this version.")
+    if task is not None and name != task:
+        raise InputError(
+            f"{path}: this is a model of the task {name!r}, and here one of {task!r} is needed; "
+            f"for others there are elman predict and elman evaluate."
+        )
     return _module(name).restore(metadata, tensors, str(path))

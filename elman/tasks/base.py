@@ -60,6 +60,8 @@ class Task(abc.ABC):
     Attributes:
         name: name of the task, "lm".
         metric: key of `validate` that is minimised (best checkpoint, early stopping).
+        unit: what `loss` is a mean over and counts, in the singular ("token", "node"); the key
+            "nats_per_" + unit of `validate`, where there is one, is the same loss.
         model: the network; made by the constructor on the CPU from the task's seed (the global
             random state of torch is left as it was). The loop may move it to a device; the task
             follows the device of the model's parameters.
@@ -75,6 +77,7 @@ class Task(abc.ABC):
 
     name: ClassVar[str]
     metric: ClassVar[str]
+    unit: ClassVar[str] = "token"
     model: nn.Module
     config: pydantic.BaseModel
     seed: int
@@ -103,7 +106,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def loss(self, batch: tuple[Tensor, ...], carry: Carry) -> tuple[Tensor, Carry, int]:
-        """Return the mean loss per token in nats, the detached next carry, and the token count.
+        """Return the mean loss per unit in nats, the detached next carry, and the count of units.
 
         The loss is a float32 tensor without dimensions, differentiable by the model's parameters.
         Penalties (L1, L2) are the loop's. The model is in training mode; precision (autocast) is

@@ -64,19 +64,23 @@ def remedies(options: TrainingOptions) -> list[str]:
 
 
 def diverged(
-    first: float | None, losses: Mapping[str, float | None], options: TrainingOptions
+    first: float | None,
+    losses: Mapping[str, float | None],
+    options: TrainingOptions,
+    unit: str = "token",
 ) -> str:
     """Say that a loss, though finite, ended far above the first one; "" where none did.
 
     Args:
         first: loss of the first step; None where there was none.
-        losses: at the end, in nats a token, by what they are of ("training").
+        losses: at the end, in nats a unit, by what they are of ("training").
         options: of the run.
+        unit: what a loss is a mean over.
     """
     for name, loss in losses.items():
         if first is not None and loss is not None and loss > _DIVERGED * first:
             return (
-                f"The run diverged: its {name} loss ended at {loss:.4g} nats a token, and the "
+                f"The run diverged: its {name} loss ended at {loss:.4g} nats a {unit}, and the "
                 f"first was {first:.4g}. Try {', '.join(remedies(options))}."
             )
     return ""

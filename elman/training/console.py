@@ -143,21 +143,24 @@ def figure(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}f}" if abs(value) < 1e5 else f"{value:.4g}"
 
 
-def judgement(metric: str, loss: float | None, value: float, speed: float) -> str:
+def judgement(
+    metric: str, loss: float | None, value: float, speed: float, unit: str = "token"
+) -> str:
     """Return a validation in words.
 
     Args:
         metric: name of the task's metric.
         loss: recent loss of training, if there is one.
         value: of the metric.
-        speed: tokens a second.
+        speed: units a second.
+        unit: what the loss of training is a mean over.
 
     Example:
         >>> judgement("nats_per_char", 1.5, 1.25, 2000)
         'loss 1.5000  validation 1.2500 nats/char (1.803 bits)  2k tokens/s'
     """
     text = "" if loss is None else f"loss {figure(loss)}  "
-    text += f"validation {figure(value)} {metric.replace('nats_per_', 'nats/')}"
+    text += f"validation {figure(value)} {metric.replace('nats_per_', 'nats/').replace('_', ' ')}"
     if metric.startswith("nats_per_"):
         text += f" ({figure(bits(value), 3)} bits)"
-    return f"{text}  {amount(speed)} tokens/s"
+    return f"{text}  {amount(speed)} {unit}s/s"

@@ -423,19 +423,20 @@ class Loop:
         Args:
             metrics: of the last judgement.
         """
-        validation = metrics.get("nats_per_token", metrics[self.task.metric])
+        task, unit = self.task, self.task.unit
+        validation = metrics.get(f"nats_per_{unit}", metrics[task.metric])
         losses = {"training": self._recent, "validation": validation}
-        return diverged(self.position.first, losses, self.options)
+        return diverged(self.position.first, losses, self.options, unit)
 
     # -- what is said ------------------------------------------------------------------------
 
     def unit(self) -> tuple[float, str]:
-        """Return what a token's loss is multiplied by to be shown, and the unit's name."""
+        """Return what the loss of a unit is multiplied by to be shown, and the unit's name."""
         metrics = self.position.metrics
         token, char = metrics.get("nats_per_token"), metrics.get("nats_per_char")
         if self.task.metric == "nats_per_char" and token and char:
             return char / token, "char"
-        return 1.0, "token"
+        return 1.0, self.task.unit
 
     def _tokens_per_second(self) -> float:
         """Return the speed since the latest validation, or since the first step."""
@@ -450,18 +451,18 @@ class Loop:
         left = used * (1.0 - progress) / done
         if self.options.minutes is not None and self._steps is None:
             left = 60.0 * self.options.minutes - self.seconds()
-        scale, unit = self.unit()
+        (scale, word), unit = self.unit(), self.task.unit
         loss = self._recent or 0.0
-        parts = [f"loss {figure(loss, 3)}", f"{figure(bits(loss * scale), 2)} bits/{unit}"]
+        parts = [f"loss {figure(loss, 3)}", f"{figure(bits(loss * scale), 2)} bits/{word}"]
         if position.metrics:
             parts.append(f"valid {figure(position.metrics[self.task.metric], 3)}")
-        parts += [f"{amount(self._tokens_per_second())} tokens/s", f"{duration(left)} left"]
+        parts += [f"{amount(self._tokens_per_second())} {unit}s/s", f"{duration(left)} left"]
         self.console.draw(progress, "  ".join(parts))
 
     def _say_validation(self, value: float, better: bool, sample: str | None, speed: float) -> None:
         position = self.position
         text = f"step {position.step} ({self.progress():.0%}, {duration(self.seconds())})  "
-        text += judgement(self.task.metric, self._recent, value, speed)
+        text += judgement(self.task.metric, self._recent, value, speed, self.task.unit)
         if not better:
             text += f"  (best {figure(position.best)} at step {position.best_step})"
         self.console.say(text)

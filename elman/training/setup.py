@@ -30,17 +30,16 @@ from elman.training.options import (
 )
 
 Data = str | Path | Iterable[str | Path]
+OTHER_FILES = ("valid_file",)  # options of tasks that name a file beside the data
 
 
 def task_fields(task: str | Task) -> Collection[str] | None:
     """Return the names of a task's options; none for a task that is already built."""
     if isinstance(task, Task):
         return ()
-    if task != "lm":
+    if task not in tasks.names():
         return None  # such a task there is not, which `tasks.build` says best
-    from elman.tasks.lm.options import LMOptions
-
-    return LMOptions.model_fields
+    return tasks.options_of(task).model_fields
 
 
 @dataclass
@@ -70,7 +69,8 @@ def begin(
 ) -> Setup:
     """Build the task, then make the folder; when something is wrong, nothing has changed."""
     name = task if isinstance(task, str) else task.name
-    files, text = ([], None) if isinstance(task, Task) else _data_files(data)
+    named, text = ([], None) if isinstance(task, Task) else _data_files(data)
+    files = tasks.data_files(name, named) if named else []
     if run is not None:
         RunFolder(run).check_free(overwrite)
         RunFolder(run).check_outside(_read_files(files, given_task, init_from))
@@ -87,7 +87,7 @@ def begin(
         )
     if weights is not None:
         _start_from(built, *weights)
-    title = files[0].stem if files else name
+    title = named[0].stem if named else name
     folder = RunFolder(next_name(name, title) if run is None else run)
     fingerprints = [config.fingerprint(file) for file in files]
     if text is not None:
@@ -186,7 +186,7 @@ def _read_files(
     files: Sequence[Path], options: Mapping[str, Any], init_from: str | Path | None
 ) -> list[Path]:
     """Return all that a new run is to read."""
-    further = [entry for entry in (options.get("valid_file"), init_from) if entry is not None]
+    further = [*(options.get(name) for name in OTHER_FILES), init_from]
     return [*files, *(Path(entry) for entry in further if isinstance(entry, str | Path))]
 
 
@@ -217,7 +217,7 @@ def _looks_like_a_path(entry: str) -> bool:
 
 def _configuration(task: Task, data: Sequence[DataFile], options: TrainingOptions) -> RunConfig:
     own = config.plain(task.config)
-    also = [own["valid_file"]] if own.get("valid_file") else []
+    also = [own[name] for name in OTHER_FILES if own.get(name)]
     return RunConfig(
         format=config.FORMAT,
         elman=_version(),
@@ -330,6 +330,7 @@ def _check_same(
         raise RunError(f"train: this is a run of {found.task!r}, not of {name!r}.")
     if data is not None:
         files, text = _data_files(data)
+        files = tasks.data_files(name, files) if files and not isinstance(task, Task) else files
         paths = [str(file.absolute()) for file in files]
         if text is not None or paths != [file.path for file in found.data]:
             raise RunError(

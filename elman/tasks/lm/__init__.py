@@ -21,6 +21,7 @@ from elman.tasks.lm.task import LanguageModelling
 from elman.tasks.lm.trained import TrainedLM
 
 __all__ = [
+    "OPTIONS",
     "Comparison",
     "LMOptions",
     "LanguageModel",
@@ -31,6 +32,8 @@ __all__ = [
     "compare",
     "restore",
 ]
+
+OPTIONS = LMOptions
 
 
 def build(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +47,16 @@ class TrainedLM:
 
     def __init__(self, network: LanguageModel, vocabulary: Vocabulary):
         self.network, self.vocabulary = network.eval(), vocabulary
+
+    @staticmethod
+    def in_words(metrics: Mapping[str, Any]) -> list[str]:
+        """Say what `evaluate` found, in lines."""
+        doubt = ", not comparable: see the note" if "note" in metrics else ""
+        lines = [f"{metrics['tokens']:,} tokens{doubt}"]
+        for unit, word in (("char", "character"), ("token", "token")):
+            nats, bits = metrics[f"nats_per_{unit}"], metrics[f"bits_per_{unit}"]
+            lines.append(f"{nats:.4f} nats a {word} ({bits:.4f} bits)")
+        return [*lines, f"perplexity {metrics['perplexity']:.3f} a token"]
 
     def generate(
         self,

@@ -20,8 +20,10 @@ from elman.tasks.tree.options import TreeOptions
 from elman.tasks.tree.task import TreeLabelling
 from elman.tasks.tree.trained import Labelled, TrainedTree
 
-__all__ = ["Labelled", "TrainedTree", "TreeLabelling", "TreeModel", "TreeOptions", "build",
-           "restore"]  # fmt: skip
+__all__ = ["OPTIONS", "Labelled", "TrainedTree", "TreeLabelling", "TreeModel", "TreeOptions",
+           "build", "restore"]  # fmt: skip
+
+OPTIONS = TreeOptions
 
 _LEARNING = {
     "optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.05, "schedule": "cosine", "warmup": 0.02,

@@ -36,6 +36,7 @@ class TreeLabelling(Task):
 
     name = "tree"
     metric = "root_error"
+    unit = "node"
 
     def __init__(
         self,

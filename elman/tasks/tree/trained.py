@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,11 +54,34 @@ class TrainedTree:
             FileError: a text is no tree; the error has line and column.
         """
         found = list(_as_trees(trees))
-        texts = []
-        for tree, said in zip(found, self.label(found), strict=True):
-            labels: list[str | None] = list(said.labels)
-            texts.append(str(LabelledTree(labels, tree.words, tree.parents, tree.line)))
-        return texts
+        return [_with_labels(t, said) for t, said in zip(found, self.label(found), strict=True)]
+
+    def answers(self, path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield each tree of a file with the model's labels, and the same as plain values.
+
+        Args:
+            path: a file of bracketed trees; "-" is standard input.
+
+        Returns:
+            the tree in brackets, and a dict of "tree" (the same), "label" and "probability" of the
+            root, and of all nodes, as they open, "labels" and "probabilities".
+
+        Raises:
+            FileError: the file is none of trees; the error has line and column.
+        """
+        for part in parts(read_trees(path)):
+            for tree, said in zip(part, self.label(part), strict=True):
+                text = _with_labels(tree, said)
+                yield (
+                    text,
+                    {
+                        "tree": text,
+                        "label": said.labels[0],
+                        "probability": said.probabilities[0],
+                        "labels": said.labels,
+                        "probabilities": said.probabilities,
+                    },
+                )
 
     @torch.no_grad()
     def label(self, trees: Sequence[str | LabelledTree]) -> list[Labelled]:
@@ -92,6 +115,21 @@ class TrainedTree:
         if self.meaning.binary:
             trees = [tree for tree in trees if tree.labels[0] != "2"]
         return measure(self.network, self.meaning, trees, ", ".join(map(str, names)))
+
+    @staticmethod
+    def in_words(metrics: Mapping[str, Any]) -> list[str]:
+        """Say what `evaluate` found, in lines."""
+        lines = [f"{metrics['trees']:,} trees"]
+        for name, key in (("root", "root"), ("node", "node")):
+            count = metrics[f"labelled_{name}s"]
+            share = f"{metrics[f'{key}_accuracy']:.1%} right" if count else "none labelled"
+            lines.append(f"{name}s: {share} ({count:,} labelled)")
+        return [*lines, f"{metrics['nats_per_node']:.4f} nats a node"]
+
+
+def _with_labels(tree: LabelledTree, said: Labelled) -> str:
+    labels: list[str | None] = list(said.labels)
+    return str(LabelledTree(labels, tree.words, tree.parents, tree.line))
 
 
 def _as_trees(trees: Iterable[str | LabelledTree]) -> Iterable[LabelledTree]:
