@@ -61,7 +61,7 @@ SETTINGS = {
     ),
     "gru": Setting(lambda: elman.GRU(2, 64), "GRU, 64 units", 5e-3, 2000),
     "irnn": Setting(
-        lambda: elman.Recurrent("irnn", 2, 64), "IRNN, 64 units", 1e-3, 6000, stands=0.7
+        lambda: elman.Recurrent("irnn", 2, 64), "IRNN, 64 units", 1e-3, 15000, stands=0.7
     ),
     "tanh": Setting(
         lambda: elman.RNN(2, 64), "tanh network, 64 units", 1e-3, 6000, stands=0.7, solved=False
