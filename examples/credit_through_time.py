@@ -45,13 +45,15 @@ def memory(cell: str) -> tuple[list[int], list[int], float]:
     errors = torch.randn(STEPS[-1], 1, UNITS, dtype=torch.float64)
     backward, forward = [], []
     for steps in LONGER:
-        held, (out, _) = held_while(lambda n=steps: whole(x[:n]))
+        piece = x[:steps].clone()  # or all of x would count
+        held, (out, _) = held_while(lambda part=piece: whole(part))
         backward.append(held)
         if steps == STEPS[-1]:
             (out * errors).sum().backward()
     state = None
     for t in range(STEPS[-1]):
-        held, (out, state) = held_while(lambda t=t, s=state: online(x[t : t + 1], s))
+        now = x[t : t + 1].clone()
+        held, (out, state) = held_while(lambda part=now, s=state: online(part, s))
         (out * errors[t]).sum().backward()
         if t + 1 in STEPS:
             forward.append(held)

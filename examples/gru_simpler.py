@@ -51,6 +51,8 @@ def measure(seed: int, full: bool) -> Seen:
         spreads["GRU"] - spreads["LSTM"]
     )
     numbers["best test error, GRU over LSTM"] = best["GRU"] / best["LSTM"]
+    logs = [math.log(one / other) for one, other in zip(curves["GRU"], curves["LSTM"], strict=True)]
+    numbers["mean test error over the rates, GRU over LSTM"] = math.exp(statistics.fmean(logs))
     return Seen(numbers, curves)
 
 
@@ -73,10 +75,16 @@ CLAIM = Claim(
         Part("gap of test and training error, GRU minus LSTM", "overfitting is meant", below=0.0),
         Part(
             "spread over rates (deviation of log₁₀ error), GRU minus LSTM",
-            "the learning rate's choice is meant",
+            "the spread over learning rates is meant (it also grows where the best gets better)",
             below=0.0,
         ),
-        Part("best test error, GRU over LSTM", "the error reached is meant", below=1.1, log=True),
+        Part(
+            "mean test error over the rates, GRU over LSTM",
+            "the error over all these rates is meant",
+            below=1.0,
+            log=True,
+        ),
+        Part("best test error, GRU over LSTM", "the best error is meant", below=1.1, log=True),
     ),
     measure=measure,
     draw=draw,
