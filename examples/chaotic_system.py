@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from ledger import Claim, Part, Seen, main
 
@@ -60,8 +61,8 @@ def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
 
 def draw(figure, seeds: list[Seen]) -> None:
     top, bottom = figure.subfigures(1, 2, width_ratios=(1.4, 1))
-    told, truth = (torch.tensor(seeds[0].curves[key]) for key in ("told", "truth"))
-    time = torch.arange(len(told)) * STEP * LYAPUNOV
+    told, truth = (np.array(seeds[0].curves[key]) for key in ("told", "truth"))
+    time = np.arange(len(told)) * STEP * LYAPUNOV
     all_axes = top.subplots(3, 1, sharex=True)
     for place, axes in enumerate(all_axes):
         axes.plot(time[:600], truth[:600, place], color="black", linewidth=1, label="Lorenz")

@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -214,10 +213,9 @@ def write(claim: Claim, data: dict[str, Any], seen: list[Seen], folder: Path) ->
     """Write a claim's picture and its numbers."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = data["name"] + (".full" if data["full"] else "")
-    figure = plt.figure(figsize=(7.5, 3.6), layout="constrained")
+    figure = Figure(figsize=(7.5, 3.6), layout="constrained")
     claim.draw(figure, seen)
     figure.savefig(folder / f"{stem}.png", dpi=110, metadata={"Software": ""})
-    plt.close(figure)
     text = json.dumps(data, indent=1, ensure_ascii=False)
     (folder / f"{stem}.json").write_text(text + "\n", encoding="utf-8")
 

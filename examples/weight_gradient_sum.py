@@ -59,11 +59,11 @@ def measure(seed: int, full: bool) -> Seen:
 def draw(figure, seeds: list[Seen]) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
     sizes = torch.tensor([s.curves["sizes"] for s in seeds]).mean(0)
-    shown = sizes.where(sizes > 0, torch.nan).log10()
+    shown = sizes.where(sizes > 0, torch.nan).log10().numpy()
     image = left.imshow(shown, origin="lower", cmap="viridis", aspect="auto")
     figure.colorbar(image, ax=left, label="log₁₀ of the term's norm")
     left.set(xlabel="k, where the weight was used", ylabel="t, where the error was made")
-    by_lag = [sizes.diagonal(-lag).mean() for lag in range(STEPS - 1)]
+    by_lag = [sizes.diagonal(-lag).mean().item() for lag in range(STEPS - 1)]
     right.plot(range(STEPS - 1), by_lag, color="#0072B2")
     right.set(yscale="log", xlabel="lag t − k", ylabel="mean norm of a term")
 
