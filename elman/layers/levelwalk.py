@@ -107,12 +107,25 @@ def _messages(machine, parameters, inputs, edge_inputs, states, senders, receive
 
 @dataclass(frozen=True)
 class Walk:
-    """A walk over levels: the machine, the levels, and how many inputs of which kind there are."""
+    """A walk over levels: the machine, the levels, and which inputs of which kind there are.
+
+    `bare` says that initial states are zero, whatever is asked of them.
+    """
 
     machine: Machine
     levels: Levels
     inputs: tuple[str, ...]
     edge_inputs: tuple[str, ...]
+    bare: bool = False
+
+    def tape(self, tensors: Sequence[Tensor], wanted: Sequence[bool]) -> Any:
+        """What walks, remembers and goes back: the kernels themselves where they can."""
+        from elman.layers.levelkernels import KernelTape, served
+
+        alike = len({t.dtype for t in tensors}) == 1 and not torch.is_autocast_enabled("cpu")
+        if alike and served(self.machine.graph):
+            return KernelTape(self, tensors, wanted, self.bare)
+        return _Tape(self, tensors, wanted)
 
     def level(self, at: int, inputs: Sequence[Tensor], edge_inputs: Sequence[Tensor],
               parameters: Sequence[Tensor], get: Get) -> tuple[Tensor, ...]:  # fmt: skip
@@ -174,7 +187,7 @@ class LevelFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, walk: Walk, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.walk, ctx.tape = walk, _Tape(walk, tensors, ctx.needs_input_grad[1:])
+        ctx.walk, ctx.tape = walk, walk.tape(tensors, ctx.needs_input_grad[1:])
         ctx.save_for_backward(*tensors)
         return ctx.tape.forwards()
 

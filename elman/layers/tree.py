@@ -198,7 +198,8 @@ class Tree(nn.Module):
         by_edge = tuple(i.name for i in graph.inputs if i.varies == "edge")
         by_node = tuple(i.name for i in graph.inputs if i.varies != "edge")
         machine = Machine(self.parts, self._sizes, self._choose().backend, self._names)
-        walk = Walk(machine, levels, by_node, by_edge)
+        bare = self.initial_state == "zeros" and not any(s.initial for s in graph.states)
+        walk = Walk(machine, levels, by_node, by_edge, bare)
         tensors = [
             *(values[n].index_select(0, levels.order) for n in by_node),
             *(values[n].index_select(0, levels.edge_order) for n in by_edge),

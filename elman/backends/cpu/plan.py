@@ -101,8 +101,13 @@ class Plan:
 
     def fill(self, geometry: Geometry, addresses: Mapping[str, int]) -> np.ndarray:
         """The block of a call, from where its rows lie and the addresses of its bases."""
+        return self.fill_at(
+            geometry, np.array([addresses[name] for name in self.bases], np.int64)
+        )
+
+    def fill_at(self, geometry: Geometry, bases: np.ndarray) -> np.ndarray:
+        """The same, from the addresses of the bases in their order."""
         words = self._placed(geometry).copy()
-        bases = np.array([addresses[name] for name in self.bases], np.int64)
         words[self._word] = bases[self._base] + self._offset
         return words
 

@@ -26,10 +26,10 @@ __all__ = ["OPTIONS", "Labelled", "TrainedTree", "TreeLabelling", "TreeModel", "
 OPTIONS = TreeOptions
 
 _LEARNING = {
-    "optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.05, "schedule": "cosine", "warmup": 0.02,
+    "optimizer": "adamw", "lr": 5e-3, "weight_decay": 0.2, "schedule": "cosine", "warmup": 0.02,
     "clip_norm": 1.0, "ema": 0.03, "precision": "32",
 }  # fmt: skip
-_MOST_EPOCHS = 12.0  # more only learns the training trees by heart
+_MOST_EPOCHS = 5.0  # more only learns the training trees by heart
 
 
 def build(
@@ -65,7 +65,7 @@ def build(
         "min_count": options.min_count or 1,
         "trees": options.trees or 25,
         "dropout_input": _first(options.dropout_input, dropout, 0.5),
-        "dropout_output": _first(options.dropout_output, dropout, 0.5),
+        "dropout_output": _first(options.dropout_output, dropout, 0.3),
     }
     options = options.model_copy(update=chosen)
     with torch.random.fork_rng(devices=[]):
