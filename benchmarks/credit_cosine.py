@@ -171,6 +171,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    if given.steps < 2 * EVERY:
+        parser.error(f"--steps is {given.steps}; the first record needs at least {2 * EVERY}")
     torch.set_num_threads(given.threads)
     runs = protocol.remembered(given.out)
     for seed in range(given.seeds):
