@@ -92,7 +92,12 @@ def task_of(network: str, data: Path, seed: int) -> TreeLabelling:
         own.dropout_input or 0.0, own.dropout_output or 0.0,
     )  # fmt: skip
     return SpanLabelling(
-        task.corpus, own, task.cell, model, recommended=task.recommended, seed=seed  # type: ignore[arg-type]
+        task.corpus,
+        own,
+        task.cell,
+        model,
+        recommended=task.recommended,
+        seed=seed,  # type: ignore[arg-type]
     )
 
 
