@@ -164,7 +164,7 @@ def test_cells_lists_every_cell(call):
 
 def test_the_list_of_cells_says_what_is_not_in_its_columns(call):
     out = call("cells")[1]
-    assert "jordan, narx, lstm_projected, message_passing take sizes=" in out
+    assert "jordan, narx, lstm_projected, gated_graph_typed, message_passing take sizes=" in out
     assert "Cho et al. 2014" in next(li for li in out.splitlines() if li.startswith("gru_cho "))
 
 

@@ -40,6 +40,21 @@ def _gated_graph(p, x, edges, adjacency):
     return h
 
 
+def _gated_graph_typed(p, x, edges, adjacency):
+    h = torch.nn.functional.pad(x, (0, 2))
+    for _ in range(2):
+        rows = [p["a"].clone() for _ in range(NODES)]
+        for k, (u, v) in enumerate(EDGES.T.tolist()):
+            matrix = sum(edges["e"][k, t] * p["A"][:, t] for t in range(3))
+            rows[v] = rows[v] + matrix @ h[u]
+        m = torch.stack(rows)
+        r = torch.sigmoid(m @ p["W_r"].T + h @ p["U_r"].T + p["b_r"])
+        z = torch.sigmoid(m @ p["W_z"].T + h @ p["U_z"].T + p["b_z"])
+        n = torch.tanh(m @ p["W_n"].T + (r * h) @ p["U_n"].T + p["b_n"])
+        h = (1 - z) * h + z * n
+    return h
+
+
 def _message_passing(p, x, edges, adjacency):
     h = x.new_zeros(NODES, 5)
     for _ in range(2):
@@ -68,14 +83,24 @@ def _mean_neighbours(p, x, edges, adjacency):
 
 CASES = {
     "gated_graph": (_gated_graph, {"start": "input", "rounds": 3}, {}),
+    "gated_graph_typed": (
+        _gated_graph_typed,
+        {"start": "input", "sizes": {"edge": 3}, "rounds": 2},
+        {"e": (7, 3)},
+    ),
     "message_passing": (_message_passing, {"sizes": {"edge": 2}, "rounds": 2}, {"e": (7, 2)}),
     "graph_convolution": (_graph_convolution, {}, {"w": (7,)}),
     "mean_neighbours": (_mean_neighbours, {"rounds": 2}, {}),
 }
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
-@pytest.mark.parametrize("name", CASES)
+BACKENDS = [
+    (name, backend) for name in CASES for backend in ("cpu", "reference")
+    if (name, backend) != ("gated_graph_typed", "cpu")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "backend"), BACKENDS)
 def test_rounds_are_the_dense_formula(name, backend):
     oracle, options, shapes = CASES[name]
     layer = _layer(name, backend=backend, **options)
@@ -95,6 +120,16 @@ def test_rounds_are_the_dense_formula(name, backend):
             assert b is None or not b.any()
         else:
             torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+def test_what_the_kernel_cannot_is_said():
+    layer = elman.Network("gated_graph_typed", 3, 5, sizes={"edge": 2})
+    assert "the operation 'bilinear'" in layer.explain()
+    assert "runs on the reference" in layer.explain()
+    with pytest.raises(InputError, match="bilinear"):
+        elman.Network("gated_graph_typed", 3, 5, sizes={"edge": 2}, backend="cpu")(
+            torch.zeros(1, 3), torch.zeros(2, 0, dtype=torch.long), edges={"e": torch.zeros(0, 2)}
+        )
 
 
 def test_the_largest_neighbour():

@@ -114,6 +114,7 @@ OF_TREES: tuple[Cell, ...] = (
 )
 OF_GRAPHS: tuple[Cell, ...] = (
     graph.gated_graph,
+    graph.gated_graph_typed,
     graph.message_passing,
     graph.graph_convolution,
     graph.mean_neighbours,

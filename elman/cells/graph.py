@@ -6,6 +6,7 @@ In these equations j runs over the nodes that send to a node, and one step is on
 from __future__ import annotations
 
 import torch
+from torch.nn import functional as F
 
 from elman.equation import cell
 from elman.equation.neighbours import average, each, total
@@ -27,6 +28,30 @@ def gated_graph(p, x, h):
     (one kind of edge; "gated_graph_typed" has several).
     """
     m = total(p.A @ each(h)) + p.a
+    r = torch.sigmoid(p.W_r @ m + p.U_r @ h + p.b_r)
+    z = torch.sigmoid(p.W_z @ m + p.U_z @ h + p.b_z)
+    n = torch.tanh(p.W_n @ m + p.U_n @ (r * h) + p.b_n)
+    return (1 - z) * h + z * n
+
+
+@cell(family="graph", edges={"e": "edge"})
+def gated_graph_typed(p, x, e, h):
+    """Gated graph network in which each type of edge has a matrix of its own.
+
+        m = Σⱼ Σₖ eⱼₖ Aₖ hⱼ + a
+        r = σ(W_r m + U_r h + b_r)
+        z = σ(W_z m + U_z h + b_z)
+        n = tanh(W_n m + U_n (r ⊙ h) + b_n)
+        h = (1 − z) ⊙ h + z ⊙ n
+
+    e is one-hot: it is 1 at the edge's type k. x is what the state starts with, padded with zeros,
+    and is not read again.
+
+    Source: Li, Tarlow, Brockschmidt & Zemel 2016, "Gated graph sequence neural networks", eqs. 1–6.
+    There an edge sends both ways, with a matrix for each; here the edges back are types of
+    their own.
+    """
+    m = total(F.bilinear(e, each(h), p.A)) + p.a
     r = torch.sigmoid(p.W_r @ m + p.U_r @ h + p.b_r)
     z = torch.sigmoid(p.W_z @ m + p.U_z @ h + p.b_z)
     n = torch.tanh(p.W_n @ m + p.U_n @ (r * h) + p.b_n)

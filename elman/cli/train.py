@@ -9,7 +9,8 @@ import typer
 from typer.core import TyperGroup
 
 # The module of each task's command; what stands there under that name is the command.
-_COMMANDS = {"lm": "elman.cli.train_lm", "tree": "elman.cli.train_tree"}
+_COMMANDS = {"lm": "elman.cli.train_lm", "tree": "elman.cli.train_tree",
+             "graph": "elman.cli.train_graph"}  # fmt: skip
 
 
 class _Tasks(TyperGroup):
@@ -42,6 +43,8 @@ def train(context: typer.Context) -> None:
       elman train lm novel.txt --minutes 3 --run runs/novel
 
       elman train tree trees.txt --minutes 3 --run runs/trees
+
+      elman train graph folder --minutes 1 --run runs/graph
     """
     if context.invoked_subcommand is None:
         print(context.get_help())

@@ -18,7 +18,11 @@ from elman.tasks.base import Budget, Task, TaskOptions, parse_options
 __all__ = ["Budget", "Task", "TaskOptions", "build", "data_files", "load", "names", "options_of",
            "parse_options"]  # fmt: skip
 
-_TASKS = {"lm": "elman.tasks.lm", "tree": "elman.tasks.tree"}
+_TASKS = {
+    "lm": "elman.tasks.lm",
+    "tree": "elman.tasks.tree",
+    "graph": "elman.tasks.graph",
+}
 MODEL_FILE = "model.safetensors"
 BEST_SO_FAR = "checkpoints/best.safetensors"
 
@@ -28,7 +32,7 @@ def names() -> list[str]:
 
     Example:
         >>> names()
-        ['lm', 'tree']
+        ['lm', 'tree', 'graph']
     """
     return list(_TASKS)
 

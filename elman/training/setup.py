@@ -30,7 +30,8 @@ from elman.training.options import (
 )
 
 Data = str | Path | Iterable[str | Path]
-OTHER_FILES = ("valid_file",)  # options of tasks that name a file beside the data
+# Options of tasks that name a file beside the data.
+OTHER_FILES = ("valid_file", "features_file", "edges_file", "labels_file", "splits_file")
 
 
 def task_fields(task: str | Task) -> Collection[str] | None:
