@@ -47,12 +47,12 @@ def measure(seed: int, full: bool) -> Seen:
     numbers, curves = {}, {}
     for name, (cell, hyper) in NETWORKS.items():
         network = Network(cell, 1, 32, FAR + 1, hyper=hyper)
-        fit(network, draw_batch, loss, 450, rate=1e-2)
+        fit(network, draw_batch, loss, 280, rate=1e-2)
         curves[name] = accuracy(network, draw_batch, FAR)
         numbers[f"{name}: bits up to 4 steps ago right"] = min(curves[name][: DELAYS + 1])
         numbers[f"{name}: bits from 5 to 10 steps ago right"] = sum(curves[name][5:]) / 6
         automaton = Network(cell, 1, 32, 1, hyper=hyper)
-        fit(automaton, parity_batch, loss, 350, rate=1e-2)
+        fit(automaton, parity_batch, loss, 280, rate=1e-2)
         (share,) = accuracy(automaton, parity_batch, DELAYS + 1)
         numbers[f"{name}: parity right, 6 to 12 bits"] = share
     return Seen(numbers, curves)
@@ -75,7 +75,7 @@ CLAIM = Claim(
     words="A delay network fails beyond its K where a recurrent one does not; a static network "
     "cannot be an automaton.",
     source="Waibel et al. 1989; Elman 1990; Qiu 2020, sections 6.1 and 6.2",
-    setting="32 units, random bits, 450 batches of 30 steps; parity: 350 batches of 12. "
+    setting="32 units, random bits, 280 batches of 30 steps; parity: 280 batches of 12. "
     "Chance is 0.5.",
     parts=(
         Part("delays to 4: bits up to 4 steps ago right", "", above=0.98),
