@@ -261,6 +261,9 @@ def _edge_part(graph: Graph, made: list[int]) -> tuple[Graph, dict[str, tuple[st
     nodes, place = copied(graph, made, leaf)
     first = graph.inputs[0].name
     dims = {n.attribute("name"): n.dims for n in nodes if n.op == "input"}
+    vectors = [name for name in places if len(dims[name]) == 1]
+    if first not in dims and vectors:
+        first = vectors[0]  # any of them says how many rows there are; x would be copied for it
     places = {first: (first, "receiver"), **places}
     if first not in dims:
         # x is there even where nothing reads it: it says how many rows there are.
