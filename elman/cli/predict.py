@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
-from typer import Argument
+from typer import Argument, Option
 
-from elman.cli.terminal import Json, Run, piped
+from elman.cli.terminal import Json, Run, note, piped
+
+# The module that draws the answers of a task's models.
+_PICTURES = {"tree": "elman.plots.trees"}
 
 
 def command(
@@ -20,6 +24,10 @@ def command(
             show_default=False,
         ),
     ] = None,
+    plot: Annotated[
+        str | None,
+        Option("--plot", metavar="PNG", help="Draw the first answer of a file into a picture."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Let a trained model tell labels; what the data say themselves is not read.
@@ -31,6 +39,8 @@ def command(
     [bold]Examples[/bold]
 
       elman predict runs/trees new.txt
+
+      elman predict runs/trees new.txt --plot first.png
 
       echo "((A) ((fine) (film)))" | elman predict runs/trees
     """
@@ -45,5 +55,23 @@ def command(
             f"predict: {run} is a language model, which has no labels to tell; there are elman "
             "generate, elman score and elman evaluate."
         )
+    if plot is not None:
+        _draw(model, data, plot)
     for line, record in model.answers(data or "-"):
         print(json.dumps(record, ensure_ascii=False, allow_nan=False) if as_json else line)
+
+
+def _draw(model: Any, data: str | None, path: str) -> None:
+    """Draw what the model answers of a file, which is read twice."""
+    from elman.errors import FileError, InputError
+
+    if data in (None, "-"):
+        raise InputError("predict: --plot needs a file; standard input can be read only once.")
+    module = _PICTURES.get(model.task)
+    if module is None:
+        raise InputError(f"predict: there is no picture of the answers of {model.task!r}.")
+    try:
+        left = import_module(module).of_answers(model, data, path)
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path}: cannot be written: {error}.") from None
+    note(f"picture: {path}" + (f" (the first; {left} more are not drawn)" if left else ""))

@@ -123,10 +123,25 @@ def read_corpus(
     kept = sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))
     words = (UNKNOWN, *(w for w in kept if w != UNKNOWN))
     meaning = Meaning(words, _classes(train, binary), binary)
+    _check_valid(meaning, valid, valid_file)
     most = max(max(Counter(t.parents).get(p, 0) for p in t.parents if p >= 0)
                if len(t.parents) > 1 else 0 for t in (*train, *valid))  # fmt: skip
     once = frozenset(i for i, w in enumerate(words) if i and counts[w] == 1)
     return Corpus(meaning, train, valid, once, most, digest.hexdigest())
+
+
+def _check_valid(meaning: Meaning, valid: Sequence[LabelledTree], file: str | None) -> None:
+    """See, before anything is learned, that the validation part can be judged."""
+    where = "the validation part" if file is None else file
+    roots = 0
+    for tree in valid:
+        found = [meaning.label(label, f"{where}, line {tree.line}") for label in tree.labels]
+        roots += found[0] >= 0
+    if not roots:
+        raise InputError(
+            f"train tree: no root in {where} has a label, and a model is judged by its roots; "
+            "label some, or name a valid_file that has labels there."
+        )
 
 
 def _classes(train: Sequence[LabelledTree], binary: bool) -> tuple[str, ...]:

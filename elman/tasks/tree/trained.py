@@ -40,6 +40,8 @@ class TrainedTree:
         (True, 3)
     """
 
+    task = "tree"
+
     def __init__(self, network: TreeModel, meaning: Meaning):
         self.network, self.meaning = network.eval(), meaning
 
