@@ -46,6 +46,8 @@ class TrainedGraph:
         (1, True)
     """
 
+    task = "graph"
+
     def __init__(self, network: GraphModel, meaning: Meaning):
         self.network, self.meaning = network.eval(), meaning
 
