@@ -293,6 +293,8 @@ def test_what_is_wrong_with_a_file_is_said_before_anything_is_learned(
         (["train", "tree"], "name the files of trees"),
         (["predict", "RUN", "no/such.txt"], "no/such.txt: there is no such file"),
         (["predict", "RUN", "-", "--plot", "a.png"], "--plot needs a file"),
+        (["predict", "RUN", "FILE", "--plot", "a.jpg"], "end its name in .png"),
+        (["predict", "RUN", "FILE", "--plot", "no/a.png"], "no/a.png: cannot be written"),
         (["evaluate", "RUN", "FILE", "--unknown", "skip"], "--unknown is for language models"),
         (["generate", "RUN"], "a model of the task 'tree'"),
         (["score", "RUN", "a"], "a model of the task 'tree'"),
@@ -324,6 +326,14 @@ def test_labels_may_be_missing_and_files_may_come_from_anywhere(tmp_path, call):
     code, out, _ = call("predict", where, file)
     assert code == 0
     assert "schön" in out
+
+
+def test_a_word_in_the_place_of_a_label_is_doubted(run, call):
+    code, out, err = call("predict", run.run, stdin="(1 yes)\n((not yes) (no))\n(? no)\n")
+    assert code == 0
+    assert out.count("\n") == 3
+    assert "line 2: (not yes) is read as the word 'yes'" in err
+    assert err.count("\n") == 1
 
 
 # The picture.

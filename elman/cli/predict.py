@@ -11,7 +11,7 @@ from typer import Argument, Option
 from elman.cli.terminal import Json, Run, note, piped
 
 # The module that draws the answers of a task's models.
-_PICTURES = {"tree": "elman.plots.trees"}
+_PICTURES = {"tree": "elman.plots.trees", "graph": "elman.plots.graphs"}
 
 
 def command(
@@ -32,6 +32,8 @@ def command(
 ) -> None:
     """Let a trained model tell labels; what the data say themselves is not read.
 
+    A model of graphs is given a folder of tables and gives rows of graph, node and label.
+
     A model of trees is given trees in brackets, such as ((A) ((fine) (film))), and gives them back
     with a label at every node. With --json each is an object on a line of its own, with the
     probability of each label.
@@ -41,6 +43,8 @@ def command(
       elman predict runs/trees new.txt
 
       elman predict runs/trees new.txt --plot first.png
+
+      elman predict runs/graph folder
 
       echo "((A) ((fine) (film)))" | elman predict runs/trees
     """
@@ -57,7 +61,11 @@ def command(
         )
     if plot is not None:
         _draw(model, data, plot)
+    noted = False
     for line, record in model.answers(data or "-"):
+        if "note" in record and not noted:
+            note(f"note: {record['note']}")
+            noted = True
         print(json.dumps(record, ensure_ascii=False, allow_nan=False) if as_json else line)
 
 
@@ -70,8 +78,10 @@ def _draw(model: Any, data: str | None, path: str) -> None:
     module = _PICTURES.get(model.task)
     if module is None:
         raise InputError(f"predict: there is no picture of the answers of {model.task!r}.")
+    if not path.lower().endswith(".png"):
+        raise InputError(f"predict: --plot {path}: a picture is a PNG; end its name in .png.")
     try:
         left = import_module(module).of_answers(model, data, path)
-    except (OSError, ValueError) as error:
-        raise FileError(f"{path}: cannot be written: {error}.") from None
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror or error}.") from None
     note(f"picture: {path}" + (f" (the first; {left} more are not drawn)" if left else ""))

@@ -29,7 +29,8 @@ _LEARNING = {
     "optimizer": "adamw", "lr": 5e-3, "weight_decay": 0.2, "schedule": "cosine", "warmup": 0.02,
     "clip_norm": 1.0, "ema": 0.03, "precision": "32",
 }  # fmt: skip
-_MOST_EPOCHS = 5.0  # more only learns the training trees by heart
+# More only learns the training trees by heart; of few trees the steps are too few before.
+_MOST_EPOCHS, _ENOUGH_STEPS = 5, 1700
 
 
 def build(
@@ -73,7 +74,8 @@ def build(
         model = _model(len(corpus.meaning.words), len(corpus.meaning.classes), options, cell)
     recommended = dict(_LEARNING)
     if budget is None or (budget.steps is None and budget.epochs is None):
-        recommended["epochs"] = _MOST_EPOCHS
+        per_epoch = -(-len(corpus.train) // (options.trees or 1))
+        recommended["epochs"] = float(max(_MOST_EPOCHS, -(-_ENOUGH_STEPS // per_epoch)))
     return TreeLabelling(corpus, options, cell, model, recommended=recommended, seed=seed)
 
 

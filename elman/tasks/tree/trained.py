@@ -66,7 +66,8 @@ class TrainedTree:
 
         Returns:
             the tree in brackets, and a dict of "tree" (the same), "label" and "probability" of the
-            root, and of all nodes, as they open, "labels" and "probabilities".
+            root, and of all nodes, as they open, "labels" and "probabilities"; "note" where a
+            leaf may have been meant otherwise.
 
         Raises:
             FileError: the file is none of trees; the error has line and column.
@@ -74,16 +75,26 @@ class TrainedTree:
         for part in parts(read_trees(path)):
             for tree, said in zip(part, self.label(part), strict=True):
                 text = _with_labels(tree, said)
-                yield (
-                    text,
-                    {
-                        "tree": text,
-                        "label": said.labels[0],
-                        "probability": said.probabilities[0],
-                        "labels": said.labels,
-                        "probabilities": said.probabilities,
-                    },
+                record = {
+                    "tree": text,
+                    "label": said.labels[0],
+                    "probability": said.probabilities[0],
+                    "labels": said.labels,
+                    "probabilities": said.probabilities,
+                }
+                doubt = self._doubt(tree)
+                yield text, record | ({"note": doubt} if doubt else {})
+
+    def _doubt(self, tree: LabelledTree) -> str:
+        """Words for a leaf whose label may be meant as a word; "" where none is."""
+        for label, word in zip(tree.labels, tree.words, strict=True):
+            if label is not None and word is not None and label not in (*self.meaning.classes, "?"):
+                return (
+                    f"line {tree.line}: ({label} {word}) is read as the word {word!r} with the "
+                    f"label {label!r}, which is none of the model's; if it is a word, give it "
+                    f"brackets of its own: (({label}) ({word}))"
                 )
+        return ""
 
     @torch.no_grad()
     def label(self, trees: Sequence[str | LabelledTree]) -> list[Labelled]:
