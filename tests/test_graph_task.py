@@ -199,7 +199,7 @@ def test_a_class_that_only_the_neighbour_tells(tmp_path):
     assert [t.label for t in told] == list(read_graphs(folder).labels)
 
 
-def test_batches_are_those_of_the_step_and_a_graph_does_not_see_another(tmp_path):
+def test_batches_are_those_of_the_step_and_a_graph_does_not_see_another(tmp_path, monkeypatch):
     write_graphs(with_splits(babi(15, 30), 20, 5), tmp_path)
     task = tasks.build("graph", [tmp_path], {"hidden": 4, "graphs": 7}, seed=3)
     again = tasks.build("graph", [tmp_path], {"hidden": 4, "graphs": 7}, seed=3)
@@ -211,6 +211,7 @@ def test_batches_are_those_of_the_step_and_a_graph_does_not_see_another(tmp_path
     assert len(every) == 3
     assert sum(len(t) for t in every) == 20
     alone = [task.trained().predict(_only(task.data, k))[0] for k in range(5)]
+    monkeypatch.setattr("elman.tasks.graph.measure._JUDGED", 3)  # the pieces judged at once
     together = task.trained().predict(task.data)[:5]
     for a, b in zip(alone, together, strict=True):
         assert a.label == b.label
@@ -264,10 +265,10 @@ def test_altered_model_files_are_refused(tmp_path):
         with pytest.raises(ElmanError, match=said):
             tasks.graph.restore(metadata, tensors, "here")
 
-    meaning = task.metadata()["meaning"]
-    refused("what its numbers mean is damaged", meaning={**meaning, "classes": [1]})
-    refused("do not say what its numbers mean", meaning={})
-    refused("this model needs", meaning={**meaning, "vocabulary": ["x"] * 9})
+    meaning = task.metadata()["vocabulary"]
+    refused("what its numbers mean is damaged", vocabulary={**meaning, "classes": [1]})
+    refused("do not say what its numbers mean", vocabulary={})
+    refused("this model needs", vocabulary={**meaning, "features": ["x"] * 9})
     refused("do not describe", more=1)
     refused("config", config={**task.metadata()["config"], "hidden": "8"})
 

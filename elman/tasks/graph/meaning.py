@@ -200,7 +200,7 @@ class Meaning:
         """Plain JSON values."""
         return {
             "target": self.target,
-            "vocabulary": list(self.features),
+            "features": list(self.features),
             "numbers": [list(pair) for pair in self.numbers],
             "types": list(self.types),
             "classes": list(self.classes),
@@ -215,10 +215,10 @@ class Meaning:
         Raises:
             FileError: something is missing, or of a wrong type.
         """
-        names = ("target", "vocabulary", "numbers", "types", "classes", "directed", "normalise")
+        names = ("target", "features", "numbers", "types", "classes", "directed", "normalise")
         if not isinstance(data, dict) or set(data) != set(names):
             raise FileError(f"{where}: its metadata do not say what its numbers mean.")
-        lists = [data[name] for name in ("vocabulary", "types", "classes")]
+        lists = [data[name] for name in ("features", "types", "classes")]
         good = (
             data["target"] in ("node", "graph", "selection")
             and all(isinstance(e, list) and all(isinstance(s, str) for s in e) for e in lists)

@@ -166,7 +166,7 @@ class GraphLabelling(Task):
         """Return configuration, what numbers mean, and equations, as plain JSON values."""
         return {
             "config": self.config.model_dump(),
-            "meaning": self.meaning.to_json(),
+            "vocabulary": self.meaning.to_json(),
             "equation": self.cell.to_json(),
             "last": None if self.last is None else self.last.to_json(),
         }
