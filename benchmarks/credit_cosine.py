@@ -10,12 +10,8 @@ the mean of the last 200 cosines is recorded, and a run's figure is the mean of 
 the records: for copying the last 6,000 steps or so, for adding (200 targets in all) the whole run.
 The public table has these figures over five seeds.
 
-Two forms of each method. In the published one the gradient is δᵀM̂_t, with δ the loss by the state
-and M̂_t the approximated influence on that same state. The library has a window: what lies in it,
-here the last step, is exact, and the approximation stands where the window begins:
-∂L/∂θ|immediate + (δᵀ ∂s_t/∂s_{t−1}) M̂_{t−1}. For the exact carry both are the same. Both are made
-of the influence that the library carries; `--form` says by which one the weights learn, and both
-are measured.
+The gradient is the library's own at a window of one step, which is the published one: δᵀM̂_t, with δ
+the loss by the state and M̂_t the approximated influence on that same state.
 
 `rflo leak 0.9` is the public program's RFLO, written here from its formula, to see what that detail
 does; it is none of the library's methods. With --out, runs that FILE.json holds are not run again.
@@ -81,14 +77,6 @@ def flat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([t.flatten() for t in tensors])
 
 
-def published(walk: Walk, by_state: Tensor) -> Tensor:
-    """δᵀM̂ of a walk's influence on its present state, for W, U and b as one vector."""
-    influence = walk.state.influence
-    if len(influence) == 2:  # UORO: the vector of the states and that of the weights
-        return ((by_state * influence[0]).sum(1)[:, None] * influence[1]).sum(0)
-    return flat([torch.einsum("bi,bij->ij", by_state, m[:, 0]) for m in influence])
-
-
 def learn(weights: list[Tensor], gradient: Tensor, rest: list[Tensor]) -> None:
     """Set the gradients of W, U and b from one vector, and those of the others as they are."""
     parts = gradient.split([w.numel() for w in weights[:3]])
@@ -96,7 +84,7 @@ def learn(weights: list[Tensor], gradient: Tensor, rest: list[Tensor]) -> None:
         weight.grad = part.view(weight.shape)
 
 
-def run(name: str, method: str, form: str, seed: int, steps: int) -> dict:
+def run(name: str, method: str, seed: int, steps: int) -> dict:
     """One run: the cosines along it, and what it learnt."""
     task = TASKS[name]
     layer, readout = protocol.network(task, seed)
@@ -104,7 +92,7 @@ def run(name: str, method: str, form: str, seed: int, steps: int) -> dict:
     walk = Walk(layer, readout, task, "rflo" if leak else method)
     shadow = Walk(layer, readout, task, "exact")
     optimiser = torch.optim.Adam(walk.weights, lr=protocol.RATE)
-    cosines: dict[str, list[float]] = {"window": [], "published": []}
+    cosines: list[float] = []
     losses, at, step = [], [], 0
     stream, start = task.stream(torch.Generator().manual_seed(seed)), time.perf_counter()
     while step < steps:
@@ -114,26 +102,22 @@ def run(name: str, method: str, form: str, seed: int, steps: int) -> dict:
         by_leak = leak.step(*piece) if leak else None
         if mine is None or exact is None:
             continue
-        forms = {"window": flat(mine.gradient[:3]), "published": published(walk, mine.by_output)}
-        if by_leak is not None:
-            forms = {"published": by_leak}
-        for key, gradient in forms.items():
-            true = flat(exact.gradient[:3])
-            cosines[key].append(float(F.cosine_similarity(gradient, true, dim=0)))
-        learn(walk.weights, forms[form], mine.gradient)
+        gradient = flat(mine.gradient[:3]) if by_leak is None else by_leak
+        true = flat(exact.gradient[:3])
+        cosines.append(float(F.cosine_similarity(gradient, true, dim=0)))
+        learn(walk.weights, gradient, mine.gradient)
         optimiser.step()
         losses.append(mine.loss)
         at.append(step - 1)
     seconds = time.perf_counter() - start
-    tails = {k: protocol.records(c, at, steps, EVERY) for k, c in cosines.items() if c}
+    tail = protocol.records(cosines, at, steps, EVERY)
     return {
         "task": name,
         "method": method,
-        "form": form,
         "seed": seed,
         "steps": steps,
-        "cosine": {k: statistics.mean(t[-max(1, len(t) // 5) :]) for k, t in tails.items()},
-        "cosine of all": {k: statistics.mean(c) for k, c in cosines.items() if c},
+        "cosine": statistics.mean(tail[-max(1, len(tail) // 5) :]),
+        "cosine of all": statistics.mean(cosines),
         "loss of the last 200 targets": statistics.mean(losses[-200:]),
         "milliseconds a step": 1e3 * seconds / steps,
     }
@@ -141,21 +125,13 @@ def run(name: str, method: str, form: str, seed: int, steps: int) -> dict:
 
 def report(runs: dict[str, dict]) -> None:
     """Asked beside seen, as benchmarks/RESULTS.md has them."""
-    print("\n| task | method | public | learnt by | published form | each seed | window form |")
-    print("|---|---|---|---|---|---|---|")
+    print("\n| task | method | public | seen | each seed |")
+    print("|---|---|---|---|---|")
     for (task, method), public in PUBLIC.items():
-        for form in ("published", "window"):
-            wanted = (task, method, form)
-            rows = [r for r in runs.values() if (r["task"], r["method"], r["form"]) == wanted]
-            if not rows:
-                continue
-            each = [r["cosine"]["published"] for r in rows]
-            window = [r["cosine"]["window"] for r in rows if "window" in r["cosine"]]
-            print(
-                f"| {task} | {method} | {public:.3f} | {form} | {statistics.mean(each):.3f} | "
-                f"{', '.join(f'{e:.3f}' for e in each)} | "
-                f"{f'{statistics.mean(window):.3f}' if window else '–'} |"
-            )
+        each = [r["cosine"] for r in runs.values() if (r["task"], r["method"]) == (task, method)]
+        if each:
+            seeds = ", ".join(f"{e:.3f}" for e in each)
+            print(f"| {task} | {method} | {public:.3f} | {statistics.mean(each):.3f} | {seeds} |")
 
 
 def main() -> None:
@@ -167,7 +143,6 @@ def main() -> None:
     )
     methods = ["snap1", "rflo", LEAK, "uoro"]
     parser.add_argument("--methods", nargs="+", choices=methods, default=methods)
-    parser.add_argument("--form", choices=["published", "window"], default="published")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
@@ -178,13 +153,12 @@ def main() -> None:
     for seed in range(given.seeds):
         for task in given.tasks:
             for method in given.methods:
-                form = "published" if method == LEAK else given.form
-                name = f"{task}, {method}, {form}, seed {seed}, {given.steps} steps"
+                name = f"{task}, {method}, seed {seed}, {given.steps} steps"
                 if name not in runs:
-                    runs[name] = run(task, method, form, seed, given.steps)
+                    runs[name] = run(task, method, seed, given.steps)
                     protocol.remember(given.out, runs)
-                found = {k: round(c, 3) for k, c in runs[name]["cosine"].items()}
-                print(f"{name}: {found}, {runs[name]['milliseconds a step']:.2f} ms", flush=True)
+                cosine, time_a_step = runs[name]["cosine"], runs[name]["milliseconds a step"]
+                print(f"{name}: {cosine:.3f}, {time_a_step:.2f} ms", flush=True)
     report(runs)
 
 
