@@ -96,6 +96,7 @@ BAD = [
     ("a\tx\n", "", "a\tc\n", {"train": ["a"], "val": ["a"]}, "'a' is in train and in val"),
     ("a\tx\n", "", "a\tc\n", {"dev": ["a"]}, "the part 'dev' is not known"),
     ("a\tx\n", "", "a\tc\n", {"train": []}, "the part train is missing or empty"),
+    ("u\tx\nv\tx\n", "u\tv\n", None, None, "may name columns or an edge"),
     ("g\ta\tx\n", "", "g\ta\n", None, "say target=graph or target=selection"),
     ("graph\tnode\tfeatures\ng\ta\tx\n", "", "graph\tnode\ng\tb\n", None,
      "labels.tsv, line 2: the node 'b' of the graph 'g' is not there"),

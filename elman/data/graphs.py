@@ -209,6 +209,12 @@ class _Reader:
     def take_edges(self, header: tuple[str, ...], rows: list[Row]) -> None:
         """The table of edges; one more column is their type."""
         self.directed = "from" in header
+        if self.single and header and all(("", name) in self.node_numbers for name in header[:2]):
+            raise FileError(
+                f"{self.name}: the first row of the edges, {' and '.join(header[:2])}, may name "
+                "columns or an edge between two nodes that are there; give the "
+                "nodes other names."
+            )
         before = 0 if self.single else 1
         ends = before + 2
         counts = {len(row.cells) for row in rows}

@@ -19,6 +19,8 @@ from elman.errors import InputError
 from elman.plots.style import GREY, VERMILLION, save, written
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from elman.tasks.graph import Told, TrainedGraph
 
 MOST_NODES = 300  # that are drawn; of a larger graph a neighbourhood
@@ -91,12 +93,17 @@ def coloured(
         _say_types(axes, data, edges, first, place, at)
     part = f" ({len(kept):,} of {end - first:,} nodes)" if len(kept) < end - first else ""
     axes.set_title(f"{said}{part}", fontsize=11, loc="left")
-    if data.target != "selection" and len(told) and len(classes) <= 12 and len(kept) > 1:
-        colours = palette(len(classes))
-        marks = [Line2D([], [], marker="o", linestyle="", color=colour, label=written(name))
-                 for name, colour in zip(classes, colours, strict=True)]  # fmt: skip
-        axes.legend(handles=marks, loc="upper right", framealpha=0.9, edgecolor="none", fontsize=8)
+    if classes and len(classes) <= 12 and len(kept) > 1:
+        _say_classes(axes, classes)
     save(figure, path)
+
+
+def _say_classes(axes: Axes, classes: Sequence[str]) -> None:
+    marks = [
+        Line2D([], [], marker="o", linestyle="", color=colour, label=written(name))
+        for name, colour in zip(classes, palette(len(classes)), strict=True)
+    ]
+    axes.legend(handles=marks, loc="upper right", framealpha=0.9, edgecolor="none", fontsize=8)
 
 
 def palette(classes: int) -> list[str]:

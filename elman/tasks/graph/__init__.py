@@ -76,22 +76,9 @@ def build(
     directed = data.directed if options.directed is None else options.directed
     kind = options.features or kind_of_features(data)
     meaning = meaning_of(data, kind, directed, options.normalise, back=typed)
-    convolution = convolves(cell)
-    few = data.single
-    chosen = {
-        "cell": named,
-        "hyper": hyper,
-        "target": meaning.target,
-        "directed": directed,
-        "features": kind,
-        "hidden": options.hidden or (_WIDEST if few else min(max(meaning.width, 16), _WIDEST)),
-        "layers": options.layers or (2 if convolution else 1),
-        "rounds": options.rounds or (1 if convolution else 2 if few else _ROUNDS),
-        "dropout": (0.5 if few else 0.0) if options.dropout is None else options.dropout,
-        "decay": (5e-4 if few else 0.0) if options.decay is None else options.decay,
-        "graphs": options.graphs or 10,
-    }
-    options = options.model_copy(update=chosen)
+    convolution, few = convolves(cell), data.single
+    chosen = {"cell": named, "hyper": hyper, "directed": directed, "features": kind}
+    options = _filled(options, meaning, convolution, few).model_copy(update=chosen)
     last = None
     if convolution and "f" in cell.hyper and meaning.target == "node":
         last = cell.with_hyper(f="linear")
@@ -105,6 +92,21 @@ def build(
     return GraphLabelling(
         data, meaning, parts, options, cell, last, model, recommended=recommended, seed=seed
     )
+
+
+def _filled(options: GraphOptions, meaning: Meaning, convolution: bool, few: bool) -> GraphOptions:
+    """The options with sizes chosen where none were given; `few` says that there is one graph."""
+    wide = _WIDEST if few else min(max(meaning.width, 16), _WIDEST)
+    chosen = {
+        "target": meaning.target,
+        "hidden": options.hidden or wide,
+        "layers": options.layers or (2 if convolution else 1),
+        "rounds": options.rounds or (1 if convolution else 2 if few else _ROUNDS),
+        "dropout": (0.5 if few else 0.0) if options.dropout is None else options.dropout,
+        "decay": (5e-4 if few else 0.0) if options.decay is None else options.decay,
+        "graphs": options.graphs or 10,
+    }
+    return options.model_copy(update=chosen)
 
 
 def _read(files: Sequence[str | Path], options: GraphOptions) -> GraphData:
