@@ -20,6 +20,9 @@ from elman.equation.neighbours import divide
 from elman.equation.sizes import shape_of
 from elman.layers.levelwalk import Walk
 
+# Numbers up to which torch adds them with index_put_ on one thread, which is the quicker way then.
+_FEW = 1 << 15
+
 
 @cache
 def served(graph: Graph) -> bool:
@@ -155,7 +158,7 @@ class KernelTape:
                     sent = self.memory[what].index_select(0, self.senders[at])
                 else:
                     sent = self.messages[f"m{what}"][before:behind]
-                target.index_add_(0, self.receivers[at], sent[:, : target.shape[1]])
+                _add(target, self.receivers[at], sent[:, : target.shape[1]])
         for (called, (argument, _)), places in zip(
             self.parts.children.items(), self._columns(), strict=True
         ):
@@ -208,22 +211,21 @@ class KernelTape:
         for (called, (argument, _)), places in zip(
             self.parts.children.items(), self._columns(), strict=True
         ):
-            owed[argument].index_add_(0, places[at], found[called][first:end])
+            _add(owed[argument], places[at], found[called][first:end])
         if behind == before:
             return
         for k, (_, what) in enumerate(self.parts.reduced):
             sent = found[f"@{k}"][first:end].index_select(0, self.receivers[at])
             if isinstance(what, str):
-                owed[what].index_add_(0, self.senders[at], sent)
+                _add(owed[what], self.senders[at], sent)
             else:
                 due[f"m{what}"][before:behind] += sent
         if self.edges is not None:
             self.edges.back(before, behind)
             for called, (argument, where) in self.parts.edge_inputs.items():
                 if where == "sender":
-                    owed[argument].index_add_(
-                        0, self.senders[at], self.edges.cotangents[called][before:behind]
-                    )
+                    sent = self.edges.cotangents[called][before:behind]
+                    _add(owed[argument], self.senders[at], sent)
 
     def _cotangents(self, owed: Mapping[str, Tensor]) -> list[Tensor | None]:
         result: list[Tensor | None] = []
@@ -272,6 +274,14 @@ def _gather(memory: Tensor, places: Tensor, target: Tensor) -> None:
     if target.shape[1] < memory.shape[1]:
         memory = memory[:, : target.shape[1]]
     torch.index_select(memory, 0, places, out=target)
+
+
+def _add(memory: Tensor, places: Tensor, rows: Tensor) -> None:
+    """Add rows at places, in their order."""
+    if rows.numel() < _FEW:
+        memory.index_put_((places,), rows, accumulate=True)
+    else:
+        memory.index_add_(0, places, rows)
 
 
 def _cut(values: Tensor, ends: Sequence[int]) -> Sequence[Tensor]:

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from elman.errors import InputError, SizeError
 
+_LOW = 64  # levels up to which it is quickest to look at all edges for each
+
 
 @dataclass(frozen=True)
 class Levels:
@@ -92,6 +94,9 @@ def levels_of(owner: str, edge_index: Tensor, nodes: int, arity: int = 0) -> Lev
 
 def _levels(owner: str, senders: np.ndarray, receivers: np.ndarray, nodes: int) -> np.ndarray:
     """The level of each node; wave after wave of the nodes all of whose senders are done."""
+    found = _of_low_trees(senders, receivers, nodes)
+    if found is not None:
+        return found
     level = np.zeros(nodes, np.int64)
     waiting = np.bincount(receivers, minlength=nodes)
     by_sender = np.argsort(senders, kind="stable")
@@ -109,6 +114,18 @@ def _levels(owner: str, senders: np.ndarray, receivers: np.ndarray, nodes: int) 
     if done < nodes:
         raise InputError(f"{owner}: {_circle(senders, receivers, waiting)}")
     return level
+
+
+def _of_low_trees(senders: np.ndarray, receivers: np.ndarray, nodes: int) -> np.ndarray | None:
+    """The same, all edges at once and once for each level; None where there are many levels."""
+    level = np.zeros(nodes, np.int64)
+    for _ in range(_LOW):
+        raised = np.zeros(nodes, np.int64)
+        np.maximum.at(raised, receivers, level[senders] + 1)
+        if np.array_equal(raised, level):
+            return level
+        level = raised
+    return None
 
 
 def _circle(senders: np.ndarray, receivers: np.ndarray, waiting: np.ndarray) -> str:

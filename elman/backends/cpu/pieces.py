@@ -24,6 +24,7 @@ from elman.backends.cpu.sources import own
 from elman.backends.cpu.walk import Given, Planes, Walk, in_vectors, width_of
 from elman.backends.cpu.walk_back import _Back, _dual, _filled_width, _input_cotangents
 from elman.equation.graph import Graph
+from elman.equation.sizes import number
 
 ALONE = 24  # rows that one thread does sooner than another wakes up
 
@@ -225,7 +226,7 @@ class _Way:
         self.pieces, self.plan, self.live = pieces, plan, []
         self.geometry = _rows(pieces.rows)
         like, dtype = pieces.kept, pieces.kept.dtype
-        self.dual = _dual(plan, self.geometry, dtype)
+        self.dual = _room(plan, self.geometry, dtype)
         width = plan.sized.width[SUMS]
         self.sums = like.new_zeros(plan.count * width + 1)
         graph = pieces.graph
@@ -261,3 +262,15 @@ class _Way:
             count = torch.get_num_threads()
             turn.run([weights.products.stage(jobs, count, self.live)], count)
         return weights.gradients(grown, self.sums)
+
+
+def _room(plan: Plan, geometry: Geometry, dtype: torch.dtype) -> Tensor:
+    """Memory for the cotangents of products; zero only where whole vectors leave columns free."""
+    sized = plan.sized
+    filled = all(
+        -(-number(size, sized.sizes) // sized.lanes) * sized.lanes == sized.padded(size)
+        for size in sized.layout.sizes.get(COTANGENTS, ())
+    )
+    if filled:
+        return empty(geometry.total, max(sized.width[COTANGENTS], 1), dtype)
+    return _dual(plan, geometry, dtype)
