@@ -78,9 +78,10 @@ def test_without_gradients():
     with torch.no_grad():
         paused = carries(x[4:], learnt)[1]
     assert_same(paused.influence, carries(x[4:], learnt)[1].influence)
-    begun = carries(x[4:], state)[1]
-    plain = carries(x[4:], state.states)[1]
-    assert_same(begun.influence, plain.influence)
+    # What was made without an influence does not begin anew unasked.
+    with pytest.raises(InputError, match=r"no influence.*state\.states"):
+        carries(x[4:], state)
+    assert carries(x[4:], state.states)[1].influence
     for parameter in carries.parameters():
         parameter.requires_grad_(False)
     assert carries(x)[1].influence == ()
@@ -200,6 +201,45 @@ def test_bytes_are_announced_and_refused(monkeypatch):
     layer(torch.randn(1, 8, 16))
 
 
+def test_what_a_later_call_needs_is_refused_too(monkeypatch):
+    layer, x = elman.LSTM(16, 64, learning=RTRL()), torch.randn(3, 8, 16)
+    state = layer(x[:1])[1]
+    monkeypatch.setattr(space, "room", lambda device: 3 * layer.learning_bytes(8) - 1)
+    layer(x[:2], state)
+    with pytest.raises(InputError, match=r"3 times 81.0 MiB"):
+        layer(x, state)
+    with torch.no_grad():
+        layer(x, state)  # it holds no borders
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_inference_mode_knows_which_weights_are_trained(kind):
+    carries, _ = pair(kind, RTRL())
+    x = sequence()
+    state = carries(x[:3])[1]
+    with torch.inference_mode():
+        found = carries(x[3:], state)[1]
+    assert_same(found.influence, carries(x[3:], state)[1].influence)
+
+
+def test_an_influence_of_another_type_or_place():
+    carries, _ = pair("LSTM", RTRL())
+    state = carries(sequence())[1]
+    for change in ({"dtype": torch.float32}, {"device": "meta"}):
+        other = Carried(state.states, tuple(m.to(**change) for m in state.influence))
+        with pytest.raises(SizeError, match="the influence is of type"):
+            carries(sequence(), other)
+
+
+def test_a_state_is_saved_and_loaded_as_it_is(tmp_path):
+    carries, _ = pair("LSTM", RTRL())
+    state = carries(sequence())[1]
+    torch.save(state, tmp_path / "state.pt")
+    loaded = torch.load(tmp_path / "state.pt")
+    assert isinstance(loaded, Carried)
+    assert_same(loaded.influence, state.influence)
+
+
 def test_there_is_room_somewhere():
     assert (space.room(torch.device("cpu")) or 1) > 0
     assert space.room(torch.device("meta")) is None
@@ -213,6 +253,7 @@ def test_there_is_room_somewhere():
         (elman.LSTM(2, 4, proj_size=2, learning=RTRL()), "basis of cotangents.*lstm_projected"),
         (elman.GRU(2, 3, layer_norm=True, learning=RTRL()), "basis of cotangents"),
         (elman.LSTM(2, 3, learning=BPTT(8, "exact")), "windows of 8 steps"),
+        (elman.LSTM(2, 3, learning=RTRL("snap1")), "the influence on the new state alone"),
     ],
 )
 def test_explain_says_how_credit_goes(layer, says):

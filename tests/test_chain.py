@@ -153,7 +153,7 @@ def rnn(**options):
     ("modules", "says"),
     [
         ([nn.Linear(3, 3)], "no recurrent layer"),
-        ([nn.GELU(), rnn()], "module 0, GELU.*gelu is not an operation"),
+        ([nn.GELU(), rnn()], "recurrent layer: torch.gelu is not an operation of the language. W"),
         ([nn.Conv1d(3, 3, 1), rnn()], "module 0, Conv1d.*weights or buffers"),
         ([nn.LSTM(3, 3), rnn()], "module 0, LSTM"),
         ([nn.BatchNorm1d(3), rnn()], "module 0, BatchNorm1d"),

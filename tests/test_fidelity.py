@@ -67,7 +67,10 @@ def test_an_approximation_is_below_one_and_along_its_own_run(carry):
     torch.manual_seed(2)
     found = fidelity(layer, pieces(12, 1), F.mse_loss, optimizer=sgd)
     assert any(not torch.equal(a, b) for a, b in zip(before, layer.parameters(), strict=True))
-    assert found.cosine[0] == pytest.approx(1.0)
+    if carry == "uoro":  # the signs are noise from the first step on
+        assert abs(found.cosine[0]) < 0.99
+    else:
+        assert found.cosine[0] == pytest.approx(1.0)
     assert found.mean_cosine(1) < 0.9999
     assert max(found.error[1:]) > 1e-3
 

@@ -180,11 +180,11 @@ def test_sizes_are_chosen_so_that_the_influence_is_small(text):
 
 @pytest.mark.parametrize(
     ("learning", "part"),
-    [("rtrl", 0.95), ("snap1", 0.95), ("rflo", 0.95), ("uoro", 0.99)],  # one draw is mostly noise
+    [("rtrl", 0.9), ("snap1", 0.9), ("rflo", 0.9), ("uoro", 0.98)],  # one draw is mostly noise
 )
 def test_every_method_learns(text, learning, part, tmp_path):
     named = {k: v for k, v in RUN.items() if k not in ("window", "steps")} | {"hidden": 8}
-    result = train("lm", text, run=tmp_path / "run", learning=learning, steps=150, lr=0.02,
+    result = train("lm", text, run=tmp_path / "run", learning=learning, steps=300, lr=0.02,
                    **named)  # fmt: skip
     first = math.log(len(result.model.vocabulary))
     assert result.metrics["nats_per_char"] < part * first

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -256,15 +257,57 @@ def test_what_was_read_ahead_of_a_pipe_is_not_lost(call, tmp_path):
         os.write(write, text[:3001])
         wait_for(output, 20, process)
         process.send_signal(signal.SIGINT)
-        assert process.wait() == 130
-        process.stderr.close()
+        said = process.communicate()[1].decode()
+        assert process.returncode == 130
+        assert "saved with what was read ahead" in said
+        assert "from its byte 3,002 on (tail -c +3002 of the same data)" in said
         os.write(write, text[3001:])
         os.close(write)
         process = start("--run", tmp_path / "run", "--resume", stdin=read, stdout=out)
-        assert process.wait() == 0
-        process.stderr.close()
+        said = process.communicate()[1].decode()
+        assert process.returncode == 0
+        assert re.search(
+            r"going on after line \d+ .*; [\d,]+ bytes that were read ahead come first", said
+        )
     os.close(read)
     assert output.read_text() == whole
+
+
+def test_a_run_has_one_process(call, tmp_path):
+    run, asked = tmp_path / "run", ("-t", "y", *SMALL)
+    process = start(
+        *asked, "--run", run, "--every", 1, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    process.stdin.write(b"y\n1\n2\n")
+    process.stdin.flush()
+    for _ in range(3):
+        process.stdout.readline()
+    until = time.monotonic() + 60
+    while not (run / "online.safetensors").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    for more in (("--overwrite", *asked), ("--resume",)):
+        code, _, err = call(*more, "--run", run, stdin="y\n1\n")
+        assert code == 2
+        assert "another process is at work on this run" in err
+    assert process.communicate()[0] == b""
+    assert call("--resume", "--run", run, stdin="")[0] == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+def test_a_full_disk_behind_standard_output_is_said():
+    with Path("/dev/full").open("wb") as full:
+        process = start("-t", "y", *SMALL, stdin=subprocess.PIPE, stdout=full)
+        _, err = process.communicate(b"y\n1\n2\n")
+    assert process.returncode == 2
+    assert b"elman: standard output: cannot be written: No space left" in err
+
+
+def test_the_weight_of_the_influence_is_said(call):
+    code, _, err = call("-t", "y", *SMALL, stdin="y\n1\n2\n")
+    assert code == 0
+    assert re.search(
+        r"carried exactly; its influence on the state weighs [\d.]+ (KiB|bytes)\.", err
+    )
 
 
 def test_a_pipe_sees_each_answer_at_once():

@@ -8,6 +8,8 @@ from tolerances import EQUAL, assert_close
 from torch import nn
 
 import elman
+from elman.errors import InputError
+from elman.learning import space
 from elman.online import quickly
 
 DOUBLE = torch.float64
@@ -123,3 +125,13 @@ def test_weights_that_are_not_trained_or_not_its_own():
     assert (
         quickly.quick_of(elman.Recurrent("antisymmetric_rnn", 3, 4, learning=elman.RTRL())) is None
     )
+
+
+def test_an_influence_that_has_no_room_is_refused_with_its_weight(monkeypatch):
+    learner = learner_of("lstm", 40, 0)
+    needed = 2 * learner.model.learning_bytes(1)
+    monkeypatch.setattr(space, "room", lambda device: needed - 1)
+    with pytest.raises(InputError, match=r"lstm.*2 times 4\.3 MiB"):
+        learner.step([0.0, 0.0, 0.0])
+    monkeypatch.setattr(space, "room", lambda device: needed)
+    learner.step([0.0, 0.0, 0.0])

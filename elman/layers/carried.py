@@ -8,27 +8,26 @@ passes through it. Masks are drawn for the whole call first, link by link, as wi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from elman.backends import torch_kernel
-from elman.backends.call import Call, Result
 from elman.backends.call import Carried as Kept
 from elman.errors import InputError
-from elman.layers.calls import one_or_all, plan_of, run_place
+from elman.layers import windows
+from elman.layers.calls import one_or_all, plan_of
 from elman.layers.explain import explain
 from elman.layers.forms import UNBATCHED, Further, Given, real_steps
 from elman.layers.forms import given as given_as
 from elman.layers.links import Link, chain_of, links_of
 from elman.layers.states import read_state, write_state
 from elman.layers.walk import draw_masks
-from elman.learning.bptt import BPTT, without_ended
-from elman.learning.chain import Chain, Seen, Window
-from elman.learning.influence import Carried, Carrier, attach, carrier_of, check_influence
+from elman.layers.windows import Beside, Credit, Part, Passed, way_of
+from elman.learning.bptt import BPTT
+from elman.learning.influence import Carried, carrier_of, check_influence
 from elman.learning.space import in_words, refuse_what_does_not_fit
 
 if TYPE_CHECKING:
@@ -84,9 +83,9 @@ def run_stack(
     return tuple(results)
 
 
-def taken(state: Any) -> tuple[Any, tuple[Tensor, ...]]:
-    """The states and the influence that a call was given."""
-    return (state.states, state.influence) if isinstance(state, Carried) else (state, ())
+def taken(state: Any) -> tuple[Any, tuple[Tensor, ...] | None]:
+    """The states and the influence that a call was given, None for a plain state."""
+    return (state.states, state.influence) if isinstance(state, Carried) else (state, None)
 
 
 def refuse(owner: str, got: Given, states: Any, *, carried: bool) -> None:
@@ -121,22 +120,12 @@ def _tensors(states: Any) -> list[Tensor]:
     return [tensor for part in states or () for tensor in _tensors(part)]
 
 
-@dataclass(frozen=True)
-class Passed:
-    """What came of a call: outputs, what each layer carries on, the influence, all states."""
-
-    out: Tensor
-    carried: list[Kept]
-    influence: tuple[Tensor, ...]
-    states: list[tuple[Tensor, ...]] = field(default_factory=list)
-
-
 def run(
     owner: str,
     links: Sequence[Link],
     got: Given,
     carried: Sequence[Kept],
-    influence: tuple[Tensor, ...],
+    influence: tuple[Tensor, ...] | None,
     learning: BPTT,
     *,
     given: bool,
@@ -149,7 +138,7 @@ def run(
         links: up to the last recurrent layer.
         got: the call in the inner form; x may be whole numbers for a lookup.
         carried: what each layer among the links starts with.
-        influence: on `carried`; () begins anew.
+        influence: on `carried`; None begins anew.
         learning: where it has no carry, a window cuts the gradient.
         given: whether a beginning state came from outside the chain.
         return_states: whether every state at every step is wanted.
@@ -161,12 +150,16 @@ def run(
         chain = chain_of(links)
         if chain.weights:
             credit = Credit(chain, carrier_of(learning.carry, chain))
-            influence = _begun(owner, credit, batch, influence, -(-time // size), learning, given)
+            count = -(-time // size) if torch.is_grad_enabled() else 1
+            influence = _begun(owner, credit, batch, influence, count, learning, given)
     beside = _beside(links, got, _like(links))
-    passed = Passed(got.x, list(carried), influence)
+    passed = Passed(got.x, list(carried), influence or ())
+    way = Part
+    if credit is not None and size == 1 and torch.is_grad_enabled():
+        way = way_of(links, credit)
     parts: list[Passed] = []
     for start in range(0, time, size):
-        part = _Part(links, got, beside, start, min(start + size, time))
+        part = way(links, got, beside, start, min(start + size, time))
         passed = part.run(credit, passed, return_states, cut=bool(start))
         parts.append(passed)
     states = []
@@ -176,29 +169,31 @@ def run(
     return Passed(_joined([p.out for p in parts]), passed.carried, passed.influence, states)
 
 
-class Credit(NamedTuple):
-    """The chain of a call, and how its credit is carried."""
-
-    chain: Chain
-    carrier: Carrier
-
-
 def _begun(
     owner: str,
     credit: Credit,
     batch: int,
-    influence: tuple[Tensor, ...],
-    windows: int,
+    influence: tuple[Tensor, ...] | None,
+    borders: int,
     learning: BPTT,
     given: bool,
 ) -> tuple[Tensor, ...]:
-    """The influence that a call begins with, checked, or a new one."""
+    """The influence that a call begins with, checked, or a new one; and whether there is room for
+    those at all of its borders."""
     chain, carrier = credit
-    if influence:
-        check_influence(owner, carrier, chain, batch, influence)
-        return influence
-    refuse_what_does_not_fit(owner, carrier, chain, batch, windows, learning)
-    return carrier.start(chain, batch, given=given)
+    if influence is None:
+        refuse_what_does_not_fit(owner, carrier, chain, batch, 1 + borders, learning)
+        return carrier.start(chain, batch, given=given)
+    if not influence:
+        raise InputError(
+            f"{owner}: the state has no influence, since it comes from a call under "
+            "torch.no_grad(), where none is begun; pass state.states to begin a stream with it, or "
+            "make that call with gradients"
+        )
+    check_influence(owner, carrier, chain, batch, influence)
+    if borders > 1:
+        refuse_what_does_not_fit(owner, carrier, chain, batch, borders, learning)
+    return influence
 
 
 def _like(links: Sequence[Link]) -> Tensor:
@@ -208,22 +203,6 @@ def _like(links: Sequence[Link]) -> Tensor:
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
-
-
-@dataclass(frozen=True)
-class Beside:
-    """What one link is given in a call, beside its input and its state.
-
-    Attributes:
-        mask: what its input is multiplied with (of a dropout link: what goes through it).
-        fresh: what its state becomes at a reset.
-        steps, sequences: further inputs, as in `Call`.
-    """
-
-    mask: Tensor | None = None
-    fresh: Kept | None = None
-    steps: Mapping[str, Tensor] = field(default_factory=dict)
-    sequences: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def _beside(links: Sequence[Link], got: Given, like: Tensor) -> list[Beside]:
@@ -254,122 +233,6 @@ def _beside(links: Sequence[Link], got: Given, like: Tensor) -> list[Beside]:
     return result
 
 
-class _Part:
-    """One window of a call."""
-
-    def __init__(
-        self, links: Sequence[Link], got: Given, beside: Sequence[Beside], start: int, stop: int
-    ):
-        self.links, self.got, self.beside = links, got, beside
-        self.steps, size = slice(start, stop), stop - start
-        # A row that has ended takes part with one step, whose results are put aside.
-        lengths = None if got.lengths is None else got.lengths - start
-        self.alive = None if lengths is None or not start else lengths > 0
-        self.lengths = None if lengths is None else lengths.clamp(1, size)
-        self.real = None if lengths is None else lengths.clamp(0, size)
-        self.resets = None if got.resets is None else got.resets[start:stop]
-        self.seen: list[Seen] = []
-        self.after_module = False
-
-    def run(
-        self, credit: Credit | None, before: Passed, return_states: bool, *, cut: bool
-    ) -> Passed:
-        """The window's outputs, and what is carried on from it."""
-        starts = before.carried
-        if cut or credit is not None:
-            starts = [tuple(c.detach() for c in kept) for kept in starts]
-        joined = starts if credit is None else _joined_to(credit, before.influence, starts)
-        x = self.got.x[self.steps]
-        keep = return_states or (credit is not None and x.shape[0] > 1)
-        carried, states, mask = [], [], None
-        for link, beside in zip(self.links, self.beside, strict=True):
-            if link.stack is None:
-                x, mask = self._module(link, beside, x, mask)
-                continue
-            place = len(carried)
-            x, result = self._layer(link, beside, x, mask, (starts[place], joined[place]), keep)
-            mask = None
-            carried.append(result.carried)
-            states.append(result.states or ())
-        influence = before.influence
-        if credit is not None:
-            window = Window(tuple(self.seen), self.real, self.resets)
-            with torch.no_grad():
-                influence = credit.carrier.advance(credit.chain, influence, window)
-        return Passed(x, carried, influence, states)
-
-    def _module(
-        self, link: Link, beside: Beside, x: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """A module without a state; dropout is a mask before what comes after it."""
-        self.after_module = True
-        if link.dropout:
-            return self._masked(beside, x, mask)
-        if link.module is None:
-            raise ValueError("a link is a layer or a module")
-        self.seen.append(Seen(x.detach(), mask=mask))
-        return link.module(x), None
-
-    def _masked(
-        self, beside: Beside, x: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        if beside.mask is None:
-            return x, mask
-        now = beside.mask[self.steps]
-        return x * now, now if mask is None else mask * now
-
-    def _layer(
-        self, link: Link, beside: Beside, x: Tensor, mask: Tensor | None,
-        start: tuple[Kept, Kept], keep: bool,
-    ) -> tuple[Tensor, Result]:  # fmt: skip
-        """One recurrent layer; `start` has what it begins with, detached and joined to weights."""
-        stack = link.stack
-        if stack is None:
-            raise ValueError("a link is a layer or a module")
-        if self.after_module and self.lengths is not None:
-            # A layer is given zeros past a row's end, and a module makes something of them.
-            past = ~real_steps(x.shape[0], self.lengths)
-            x = x.masked_fill(past.unsqueeze(-1), 0)
-        self.after_module, below = False, x
-        x, mask = self._masked(beside, x, mask)
-        steps = {name: value[self.steps] for name, value in beside.steps.items()}
-        call = Call(
-            x, start[1], beside.fresh, self.lengths, self.resets, steps, beside.sequences, keep
-        )
-        result = run_place(stack, stack._choose(self.resets is not None, keep), link.layer, call)
-        if self.alive is not None:
-            result = without_ended(result, self.alive, start[1])
-        states, fresh = result.states, beside.fresh
-        self.seen.append(
-            Seen(
-                x.detach(),
-                start[0],
-                None if states is None or x.shape[0] == 1 else tuple(s.detach() for s in states),
-                None if fresh is None else tuple(f.detach() for f in fresh),
-                steps,
-                beside.sequences,
-                mask,
-            )
-        )
-        out = result.out + below if stack.residual and link.layer else result.out
-        return out, result
-
-
-def _joined_to(credit: Credit, influence: tuple[Tensor, ...], starts: Sequence[Kept]) -> list[Kept]:
-    """What each layer starts with, joined to the weights that made it."""
-    chain, carrier = credit
-    layers = [p for p in chain.places if p.rows]
-    parts = [s[k] for place, s in zip(layers, starts, strict=True) for k in place.keeps]
-    joined = iter(attach(carrier, chain, influence, tuple(parts)))
-    result = []
-    for place, start in zip(layers, starts, strict=True):
-        whole = list(start)
-        for kept in place.keeps:
-            whole[kept] = next(joined)
-        result.append(tuple(whole))
-    return result
-
-
 def bytes_of(links: Sequence[Link], learning: BPTT, batch: int) -> int:
     """What the influence of a chain weighs; 0 without a carry."""
     if learning.carry is None:
@@ -385,7 +248,11 @@ def carry_in_words(links: Sequence[Link], learning: BPTT) -> str:
         return "Nothing in it is trained, so nothing is carried."
     carrier = carrier_of(learning.carry or "exact", chain)
     weight = in_words(carrier.bytes(chain, 1))
-    return f"{carrier.words(chain)} It weighs {weight} a row, and a call of one window holds two."
+    parts = [carrier.words(chain)]
+    if learning.window == 1 and learning.carry not in (None, "exact"):
+        parts.append(windows.in_words(links, carrier))
+    parts.append(f"It weighs {weight} a row, and a call of one window holds two.")
+    return " ".join(parts)
 
 
 def explanation(stack: RecurrentLayer, resets: bool, return_states: bool) -> str:

@@ -30,9 +30,10 @@ class Chain(nn.Module):
 
     Args:
         modules: recurrent layers of Elman in one direction, and, in any order: nn.Linear,
-            nn.LayerNorm over the last size, nn.Dropout, nn.Identity, element-by-element activations
-            of torch.nn without parameters; nn.Embedding as the first. Above the last recurrent
-            layer any module at all. At least one recurrent layer.
+            nn.LayerNorm over the last size, nn.Dropout, nn.Identity, and what has no parameters and
+            consists of operations of the language (nn.Tanh, nn.ReLU, nn.SiLU, nn.ELU and others);
+            nn.Embedding as the first. Above the last recurrent layer any module at all. At least
+            one recurrent layer.
         learning: how credit travels in time through all of them; `elman.BPTT()` if not given. The
             layers themselves are built without `learning`.
 

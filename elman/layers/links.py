@@ -49,7 +49,8 @@ def chain_of(links: Sequence[Link]) -> Chain:
     places: list[Place] = []
     values: list[Mapping[int, Tensor]] = []
     initial: list[tuple[Tensor, ...]] = []
-    with torch.enable_grad():
+    # Which weights are trained is asked of autograd, which torch.inference_mode() turns off too.
+    with torch.inference_mode(False), torch.enable_grad():
         for link in links:
             if link.dropout:
                 continue

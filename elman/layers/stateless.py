@@ -56,7 +56,7 @@ def link_of(place: int, module: nn.Module) -> Sequence[Link]:
     try:
         graph = _stateless(lambda p, x: module(x))
     except InputError as error:
-        raise _refusal(place, module, str(error).rstrip(".")) from error
+        raise _refusal(place, module, _reason(error)) from None
     if graph.nodes[graph.output].dims != graph.inputs[0].dims:
         raise _refusal(place, module, "its result has another size than its input")
     return (Link(module=module, graph=graph),)
@@ -73,11 +73,17 @@ def dense_links(stack: RecurrentLayer) -> list[Link]:
     return result
 
 
+def _reason(error: InputError) -> str:
+    """The tracer's own sentence, without the place in this file and the list of what there is."""
+    return str(error).partition(": step: ")[2].partition(". ")[0].rstrip(".") or str(error)
+
+
 def _refusal(place: int, module: nn.Module, why: str) -> InputError:
     return InputError(
         f"Chain: credit cannot be carried through module {place}, {type(module).__name__}, which "
         f"lies below a recurrent layer: {why}. What can be: Elman's recurrent layers in one "
-        "direction, nn.Embedding, nn.Linear, nn.LayerNorm, nn.Dropout and activations. Put it "
+        "direction, nn.Embedding, nn.Linear, nn.LayerNorm, nn.Dropout and activations made of "
+        "operations of the language (nn.Tanh, nn.ReLU, nn.SiLU, nn.ELU, …). Put it "
         "above the last recurrent layer, or use learning=elman.BPTT()"
     )
 

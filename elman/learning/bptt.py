@@ -30,6 +30,10 @@ class BPTT:
     weights do not change, `carry="exact"` gives the gradient of the whole past, on a stream
     without end, in memory that does not grow.
 
+    With a window of one step the gradient is $g = (\partial L/\partial s_1)^\top M'$, where M' is
+    the influence that has moved on: the same for the exact carry, and for the approximations what
+    was published. Only a layer whose output is no state keeps the form above for them.
+
     Args:
         window: the number of steps after which the gradient is cut, ≥ 1, counted from the start
             of each call (in the reverse direction from each row's end); None for no cut, so that
@@ -117,7 +121,8 @@ def RTRL(carry: str = "exact") -> BPTT:
     r"""Real-time recurrent learning: a window of one step, with the influence carried.
 
     $g_t = (\partial L_t/\partial s_t)^\top M_t$ with
-    $M_t = (\partial s_t/\partial s_{t-1})\, M_{t-1} + \partial F_t/\partial\theta$.
+    $M_t = (\partial s_t/\partial s_{t-1})\, M_{t-1} + \partial F_t/\partial\theta$, or with
+    $\hat M_t$ in its place as the approximation moves it on.
 
     Args:
         carry: "exact", or an approximation, as in `BPTT`.

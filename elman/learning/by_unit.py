@@ -89,6 +89,7 @@ class ByUnit:
 
     def __init__(self, method: str):
         self.method = method
+        self.by_layer = method != EXACT
 
     def check(self, chain: Chain) -> None:
         """Raise InputError where a layer of the chain cannot be served."""
@@ -136,12 +137,29 @@ class ByUnit:
     def advance(
         self, chain: Chain, influence: tuple[Tensor, ...], window: Window
     ) -> tuple[Tensor, ...]:
-        held, moved = iter(influence), []
-        for number, place in enumerate(chain.places):
-            if place.rows and place.weights:
-                steps = _Steps(chain, window, number, self.method)
-                moved += [steps.moved(kept, next(held)) for kept in kept_of(place, self.method)]
+        moved: list[Tensor] = []
+        for number in range(len(chain.places)):
+            moved += self.advance_place(chain, influence, window, number)
         return tuple(moved)
+
+    def of_place(self, chain: Chain, number: int) -> slice:
+        """Which tensors of the influence are those of one place's weights."""
+        counts = [len(place.weights) if place.rows else 0 for place in chain.places]
+        start = sum(counts[:number])
+        return slice(start, start + counts[number])
+
+    def advance_place(
+        self, chain: Chain, influence: tuple[Tensor, ...], window: Window, number: int
+    ) -> tuple[Tensor, ...]:
+        """What is kept of one place's weights after a window, of which the places above it need
+        not be known yet."""
+        place = chain.places[number]
+        if not place.rows or not place.weights:
+            return ()
+        steps = _Steps(chain, window, number, self.method)
+        own = influence[self.of_place(chain, number)]
+        each = zip(kept_of(place, self.method), own, strict=True)
+        return tuple(steps.moved(kept, old) for kept, old in each)
 
     def words(self, chain: Chain) -> str:
         if self.method == EXACT:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import NamedTuple
 
@@ -132,6 +132,11 @@ class Chain:
             for place, values, initial in each
             for weight in place.weights
         ]
+
+    def alone(self, number: int) -> Chain:
+        """One of the places as a chain of its own."""
+        place = replace(self.places[number], first=0)
+        return Chain((place,), (self.values[number],), (self.initial[number],))
 
     @property
     def like(self) -> Tensor:

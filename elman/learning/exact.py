@@ -37,6 +37,8 @@ class Exact:
     state below its own), the columns are the place's weights, in the order of `Place.weights`.
     """
 
+    by_layer = False
+
     def shapes(self, chain: Chain, batch: int) -> list[tuple[int, ...]]:
         return [(batch, chain.rows - p.first, p.columns) for p in chain.places if p.weights]
 

@@ -23,7 +23,8 @@ class Carried(NamedTuple):
         states: in the form that the layer has without a carry.
         influence: of all weights on `states`, without gradients; the batch is the first axis of
             each tensor. Zeros in a row (all of its tensors) say that no weight has had an
-            influence on that row's state. Empty where nothing learns (under torch.no_grad()).
+            influence on that row's state. Empty where nothing learns (begun under
+            torch.no_grad()); a call with gradients does not take such a state, but its `states`.
     """
 
     states: Any
@@ -31,7 +32,14 @@ class Carried(NamedTuple):
 
 
 class Carrier(Protocol):
-    """One way of carrying credit from window to window. All of it is without autograd."""
+    """One way of carrying credit from window to window. All of it is without autograd.
+
+    Attributes:
+        by_layer: whether a layer's weights have an influence on that layer's state alone, so that
+            credit for the weights below goes through the steps of the layers above.
+    """
+
+    by_layer: bool
 
     def shapes(self, chain: Chain, batch: int) -> list[tuple[int, ...]]:
         """The shape of each tensor of the influence of `batch` rows."""
@@ -102,12 +110,20 @@ def check_influence(
             f"this carry, these trained weights and {batch} rows. Begin anew with "
             "state.states, or pass the state that this layer returned"
         )
+    like = chain.like
+    for tensor in influence:
+        if tensor.dtype != like.dtype or tensor.device != like.device:
+            raise SizeError(
+                f"{owner}: the influence is of type {tensor.dtype} on {tensor.device}, the weights "
+                f"of type {like.dtype} on {like.device}; convert it as the states: "
+                f"[m.to({str(like.device)!r}, {like.dtype}) for m in state.influence]"
+            )
 
 
 def attach(
     carrier: Carrier, chain: Chain, influence: tuple[Tensor, ...], parts: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
-    """Join a detached state to the weights that made it: the identity, with M behind it.
+    """Join a state to the weights that made it: the identity, with M behind it.
 
     Forwards the state is what it was. Backwards its cotangent s̄ becomes s̄ᵀ M for the weights, so
     that the gradient of any loss, behind any readout, is that of the whole past.
@@ -117,7 +133,7 @@ def attach(
         chain: with the weights of this call.
         influence: M on this state.
         parts: those parts of the state that the chain's rows are made of, place by place, each
-            (batch, …), without gradients.
+            (batch, …). What they depend on beside these weights gets their cotangents as ever.
 
     Returns:
         The same parts.
@@ -131,7 +147,7 @@ def attach(
 class _Attach(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, carrier: Any, chain: Any, parts: Any, tensors: Any, *given: Any) -> Any:
-        ctx.carrier, ctx.chain, ctx.parts = carrier, chain, parts
+        ctx.carrier, ctx.chain = carrier, chain
         ctx.save_for_backward(*given[parts : parts + tensors])
         return tuple(p.view_as(p) for p in given[:parts])
 
@@ -141,5 +157,4 @@ class _Attach(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyrefly: ignore[bad-override]
         influence = ctx.saved_tensors
         found = ctx.carrier.gradient(ctx.chain, influence, flat_rows(grad_outputs))
-        return (None, None, None, None, *(None for _ in range(ctx.parts)),
-                *(None for _ in influence), *found)  # fmt: skip
+        return (None, None, None, None, *grad_outputs, *(None for _ in influence), *found)

@@ -7,7 +7,9 @@ $$P'_{ij} = (1 - 1/\tau)\, P_{ij} + (1/\tau)\,\phi'(u_i)\, h_j,$$
 
 and for any step that is one product stage $\hat M' = \mathrm{diag}(E) \hat M + I$, with $E$ the
 ways from old to new states that pass no product. A cell without such ways carries nothing: its
-gradient is that of a window alone. Credit from the loss to the state goes through the true readout
+gradient is that of a window alone. With windows of one step the gradient is
+$\delta^\top \hat M'$, as published; a longer window is exact within itself, and $\hat M$ stands at
+its start. Credit from the loss to the state goes through the true readout
 weights; the random feedback of the original concerns the readout, and is not part of this.
 
 Source: Murray 2019, "Local online learning in recurrent networks with random feedback" (the local

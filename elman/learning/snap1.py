@@ -5,7 +5,9 @@ a weight's own unit. With $P$ that pattern and $J$ the Jacobian of a step,
 
 $$\hat M_t = P \odot (J_t \hat M_{t-1} + I_t),$$
 
-so the influence is moved on by the diagonal of the Jacobian. It is exact where no state enters a
+so the influence is moved on by the diagonal of the Jacobian. With windows of one step the gradient
+is $\delta_t^\top \hat M_t$, as published; a longer window is exact within itself, and $\hat M$
+stands at its start. It is exact where no state enters a
 product; else it leaves out what a weight does to other units and back. Each layer of a stack is
 treated alone.
 

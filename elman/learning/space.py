@@ -14,31 +14,30 @@ from elman.learning.influence import Carrier
 
 
 def refuse_what_does_not_fit(
-    owner: str, carrier: Carrier, chain: Chain, batch: int, windows: int, learning: BPTT
+    owner: str, carrier: Carrier, chain: Chain, batch: int, copies: int, learning: BPTT
 ) -> None:
     """Raise InputError, with the number, where the influence has no room.
 
-    A call keeps the influence at the border before each of its windows until the backward pass,
-    and makes the next.
+    A call keeps the influence at each border of its windows until the backward pass.
 
     Args:
         owner: for the error.
         carrier, chain: the method, and what it is to carry through.
         batch: rows.
-        windows: how many windows a call has.
+        copies: how many influences it is to make.
         learning: the layer's, for the words.
     """
     one = carrier.bytes(chain, batch)
     if one < _NEVER_MIND:
         return
-    needed, there = one * (1 + windows), room(chain.like.device)
+    needed, there = one * copies, room(chain.like.device)
     if there is not None and needed > there:
         trained = sum(place.columns for place in chain.places)
-        copies = f", {1 + windows} times {in_words(one)}" if windows else ""
+        times = f", {copies} times {in_words(one)}" if copies > 1 else ""
         hint = "" if learning.carry in ("snap1", "rflo", "uoro") else " carry='snap1' or 'uoro',"
         raise InputError(
             f"{owner}: carry={learning.carry!r} needs {in_words(needed)} for the influence of "
-            f"{trained:,} weights on {chain.rows:,} numbers of state in {batch} rows{copies}; "
+            f"{trained:,} weights on {chain.rows:,} numbers of state in {batch} rows{times}; "
             f"{in_words(there)} are free. Use fewer rows, a smaller hidden size,{hint} or calls of "
             "one window each"
         )

@@ -13,8 +13,10 @@ $$\rho_0 = \sqrt{\|\tilde\theta\| / \|A\tilde s\|}, \qquad
 Since the signs are independent with mean zero and $\mathbb{E}[\nu\nu^\top] = I$, the mean stays
 right for any $\rho$; these make the variance small. $A\tilde s$ is one sweep of forward mode,
 $\nu^\top\partial s_T/\partial\theta$ one of reverse mode, so any cell is served, in memory of the
-weights' size a row. The signs come from torch's generator. Where one of two vectors is zero, so is
-their product, and both are dropped; the original adds a small ε instead.
+weights' size a row. With windows of one step the gradient is
+$(\delta^\top\tilde s')\,\tilde\theta'$, as published; a longer window is exact within itself, and
+the estimate stands at its start. The signs come from torch's generator. Where one of two vectors
+is zero, so is their product, and both are dropped; the original adds a small ε instead.
 
 Source: Tallec & Ollivier 2017, "Unbiased online recurrent optimization"; there $A\tilde s$ is a
 finite difference.
@@ -40,6 +42,8 @@ OVER = ("state", "delayed", "x")
 
 class UORO:
     """Carries two vectors for each row: (batch, rows of s) and (batch, weights)."""
+
+    by_layer = False
 
     def shapes(self, chain: Chain, batch: int) -> list[tuple[int, ...]]:
         columns = sum(place.columns for place in chain.places)

@@ -15,6 +15,7 @@ from elman.equation import Cell
 from elman.errors import InputError
 from elman.layers import Recurrent
 from elman.learning import BPTT, RTRL
+from elman.learning.space import in_words
 from elman.online.learner import OnlineLearner
 from elman.online.running import Mean, Moments
 from elman.tasks.base import TaskOptions
@@ -141,7 +142,7 @@ class Forecaster:
         readout = nn.Linear(model.output_size, 1)
         nn.init.zeros_(readout.weight)
         nn.init.zeros_(readout.bias)
-        self.options = options
+        self.options, self._weight = options, model.learning_bytes(1)
         self.learner = OnlineLearner(
             model,
             readout,
@@ -224,9 +225,11 @@ class Forecaster:
         cell = options.cell if isinstance(options.cell, str) else options.cell.name
         layers = "" if options.layers == 1 else f"{options.layers} layers of "
         weights = sum(w.numel() for w in learner.model.parameters())
+        weight = self._weight
+        held = f"; its influence on the state weighs {in_words(weight)}" if weight else ""
         return (
             f"{layers}{cell}, {options.hidden} units, {weights:,} weights below the readout; "
-            f"{learner.learning.words()}."
+            f"{learner.learning.words()}{held}."
         )
 
     def verdict(self) -> str:

@@ -34,8 +34,14 @@ class ToScreen:
             sys.stdout.write(data.decode())
             sys.stdout.flush()
             return
-        stream.write(data)
-        stream.flush()
+        try:
+            stream.write(data)
+            stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            why = error.strerror or error
+            raise FileError(f"standard output: cannot be written: {why}.") from None
 
     def sync(self) -> int | None:
         return None

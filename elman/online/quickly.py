@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from elman.layers.base import RecurrentLayer
 from elman.layers.links import chain_of, links_of
 from elman.learning import RTRL, Carried
+from elman.learning.exact import Exact
 from elman.learning.quick import Quick, serves
+from elman.learning.space import refuse_what_does_not_fit
 
 
 def quick_of(model: nn.Module) -> Quick | None:
@@ -17,11 +19,18 @@ def quick_of(model: nn.Module) -> Quick | None:
 
     It serves a single layer without masks, dense layers and learned beginnings, in a backend that
     Elman chooses, whose step is one product stage made of the module's own parameters.
+
+    Raises:
+        InputError: the influence has no room; the number is named.
     """
     if not isinstance(model, RecurrentLayer) or not _plain(model):
         return None
     chain, weights = chain_of(links_of(model)), [*model.parameters()]
-    return Quick(chain, weights) if serves(chain, weights) else None
+    if not serves(chain, weights):
+        return None
+    # It holds two: the one that is, and the one that is made.
+    refuse_what_does_not_fit(model.owner, Exact(), chain, 1, 2, model.learning)
+    return Quick(chain, weights)
 
 
 def _plain(layer: RecurrentLayer) -> bool:

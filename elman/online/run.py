@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -22,6 +23,11 @@ from elman.online.learner import read
 from elman.tasks.base import parse_options
 from elman.training.device import own_settings
 from elman.training.signals import Interrupted, StopSignals
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 STATE = "online.safetensors"
 _PATIENCE = 0.25  # seconds to wait for a line before looking for a signal
@@ -118,7 +124,7 @@ def _begun(
     _check(where)
     lines = opened.enter_context(Lines(where.source or "-"))
     if where.run is not None:
-        _make_folder(Path(where.run), where.overwrite)
+        _make_folder(Path(where.run), where.overwrite, opened)
     keep = 0 if where.overwrite else None
     output = _output(where.output, keep, opened)
     rows = Rows(target, features, lines.name, where.columns)
@@ -141,6 +147,7 @@ def _resumed(
     state = Path(where.run) / STATE
     if not state.exists():
         raise RunError(f"{state}: there is no such file, so there is nothing to resume.")
+    _alone(state.parent, opened)
     notes = read(state)[0]["notes"]
     options = _same_options(notes["options"], given)
     _same_columns(notes["rows"]["names"], target, features)
@@ -272,7 +279,9 @@ class _Stream:
         self._forecaster.load_state_dict(notes["forecaster"])
         if self.options.lr != notes["options"]["lr"]:
             self._forecaster.learner.lr = self.options.lr
-        self._say(f"going on after line {self._rows.number:,} of {self._lines.name}.")
+        ahead = len(self._lines.held())
+        first = f"; {ahead:,} bytes that were read ahead come first" if ahead else ""
+        self._say(f"going on after line {self._rows.number:,} of {self._lines.name}{first}.")
 
     # What is kept.
 
@@ -316,7 +325,15 @@ class _Stream:
         line = f"stopped by {signal} after line {self._rows.number:,}"
         if self._where.run is None or self._forecaster is None:
             return f"{line}; nothing is kept (--run DIR would). {self._summary()}"
-        return f"{line}, and saved. {self._summary()} Go on: --run {self._where.run} --resume"
+        go_on = f"{self._summary()} Go on: --run {self._where.run} --resume"
+        ahead = b"" if self._lines.returns else self._lines.held()
+        if not ahead:
+            return f"{line}, and saved. {go_on}"
+        next_byte = self._lines.offset + len(ahead) + 1
+        return (
+            f"{line}, and saved with what was read ahead. {go_on}, and the pipe from its byte "
+            f"{next_byte:,} on (tail -c +{next_byte} of the same data)"
+        )
 
     def _nothing(self) -> InputError:
         name, lines = self._lines.name, self._counts.lines
@@ -338,17 +355,49 @@ def _check(where: Where) -> None:
         raise InputError(f"online forecast: {output} is read and written at once.")
 
 
-def _make_folder(run: Path, overwrite: bool) -> None:
+def _make_folder(run: Path, overwrite: bool, opened: ExitStack) -> None:
+    if run.is_dir():
+        _alone(run, opened)
     if (run / STATE).exists() and not overwrite:
         raise RunError(
             f"{run} already holds a run; go on with it (--resume), write over it (--overwrite), or "
             "name another folder (--run)."
         )
+    there = run.is_dir()
     try:
         run.mkdir(parents=True, exist_ok=True)
         (run / STATE).unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"{run} cannot be made a folder: {error.strerror or error}.") from None
+    if not there:
+        _alone(run, opened)
+
+
+def _alone(run: Path, opened: ExitStack) -> None:
+    """Hold a run's folder until the end, so that no second process writes its state.
+
+    The system lets go of it with the process, however that ends. Where it knows no such locks
+    (Windows, some network disks) nothing is held.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    if fcntl is None:
+        return
+    try:
+        folder = os.open(run, os.O_RDONLY)
+    except OSError:
+        return
+    opened.callback(os.close, folder)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RunError(
+            f"{run}: another process is at work on this run; stop it first, or name another folder "
+            "(--run)."
+        ) from None
+    except OSError:
+        return
 
 
 def _state_of(where: Where) -> Path:
