@@ -104,7 +104,7 @@ def same(found, layers):
 
 @pytest.mark.parametrize("whole", [False, True], ids=["calls of one step", "one call"])
 @pytest.mark.parametrize("method", ["snap1", "rflo"])
-@pytest.mark.parametrize(("cell", "leak"), [("simple", 0.0), (leaky, 2 / 3)], ids=str)
+@pytest.mark.parametrize(("cell", "leak"), [("simple", 0.0), (leaky, 2 / 3)], ids=["0", "leak"])
 def test_simple_and_leaky_networks(cell, leak, method, whole):
     layer, (x, weights) = layer_of(cell, elman.RTRL(method)), series()
     other = Simple(own(layer), method, leak)

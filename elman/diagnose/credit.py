@@ -38,7 +38,7 @@ def _gradients(trial: Trial, learning: BPTT) -> list[Tensor]:
     layer = _layer(trial, learning)
     x, extras = trial.piece(slice(None))
     got = Given(x, *_ends_and_resets(trial), Form(TIME_FIRST), extras)
-    passed = run(layer.owner, links_of(layer), got, [trial.carried], (), learning, given=True)
+    passed = run(layer.owner, links_of(layer), got, [trial.carried], None, learning, given=True)
     numbers, total = trial.numbers(9), torch.zeros((), dtype=torch.float64)
     for value in (passed.out, *passed.carried[0]):
         weights = torch.randn(value.shape, generator=numbers, dtype=value.dtype)
