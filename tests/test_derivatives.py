@@ -94,7 +94,9 @@ def test_rule_of_one_operand_is_torchs(op, attributes):
         x = torch.cat([x, torch.zeros(1, 5), 30.0 * x[:2]])
         check_at(graph, x, torch.zeros_like(x), 1e-12)
     else:
-        x = torch.tensor(POINTS, dtype=torch.float64).unsqueeze(-1)
+        # torch's own slope of elu at NaN is 1 or NaN, by where in a tensor it stands; ours is NaN.
+        points = [p for p in POINTS if op != "elu" or p == p]
+        x = torch.tensor(points, dtype=torch.float64).unsqueeze(-1)
         # torch multiplies with 1/6 rounded to float32 where the numbers are float64.
         check_at(graph, x, torch.zeros_like(x), 1e-7 if op == "hardsigmoid" else 1e-14)
 

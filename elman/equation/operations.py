@@ -170,11 +170,16 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "softmax": _function(_softmax, name="softmax", cost=4),
     "layer_norm": _function(_layer_norm, name="layer_norm", cost=7, eps=float),
-    # Over the neighbours of a node; see `elman.equation.neighbours`.
+}
+
+# Over the neighbours of a node: no step of a sequence has them, and `elman.equation.neighbours`
+# takes them out of an equation before anything runs it.
+OVER_EDGES: dict[str, Operation] = {
     "total": Operation(1, _over_edges, "Σⱼ({0})", r"\sum_j\left({0}\right)"),
     "average": Operation(1, _over_edges, "meanⱼ({0})", r"\operatorname{mean}_j\left({0}\right)"),
     "largest": Operation(1, _over_edges, "maxⱼ({0})", r"\max_j\left({0}\right)"),
 }
+LANGUAGE = OPERATIONS | OVER_EDGES
 
 LEAVES: dict[str, dict[str, type]] = {
     "input": {"name": str},

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from elman.equation.graph import PARAMETER, Graph, Input, Node, Parameter, State
 from elman.equation.initial import check_initialiser
 from elman.equation.neighbours import CHILD, EACH, MOST_CHILDREN, REDUCTIONS
-from elman.equation.operations import LEAVES, OPERATIONS
+from elman.equation.operations import LANGUAGE, LEAVES
 from elman.equation.sizes import NAME, SIZE, result_dims
 from elman.errors import FileError, InputError
 
@@ -233,14 +233,14 @@ def _index(value: Any, nodes: list[Node]) -> int:
 
 def _node(entry: Any, position: int, states: set[str]) -> Node:
     op = _get(entry, "op", str, f"node {position}")
-    if op not in OPERATIONS and op not in LEAVES:
+    if op not in LANGUAGE and op not in LEAVES:
         _bad(f"node {position} is {op[:80]!r}, which is no operation of the language")
     args = tuple(_get(entry, "args", list, f"node {position}"))
-    arity = OPERATIONS[op].arity if op in OPERATIONS else 0
+    arity = LANGUAGE[op].arity if op in LANGUAGE else 0
     good = all(isinstance(a, int) and not isinstance(a, bool) and 0 <= a < position for a in args)
     if len(args) != arity or not good:
         _bad(f"node {position} ({op}) needs {arity} operands among the nodes before it; has {args}")
-    schema = OPERATIONS[op].attributes if op in OPERATIONS else LEAVES[op]
+    schema = LANGUAGE[op].attributes if op in LANGUAGE else LEAVES[op]
     given = _get(entry, "attributes", dict, f"node {position}")
     if set(given) != set(schema):
         _bad(f"node {position} ({op}) needs the attributes {list(schema)}, has {list(given)[:9]}")
@@ -277,7 +277,7 @@ def _inferred(node: Node, nodes: list[Node], given: dict, delayed: dict) -> tupl
         if known is None:
             _bad(f"it uses the {node.op} {name[:80]!r}, which it does not list")
         return known
-    booleans = [o.op in OPERATIONS and OPERATIONS[o.op].boolean for o in operands]
+    booleans = [o.op in LANGUAGE and LANGUAGE[o.op].boolean for o in operands]
     if booleans != [node.op == "where" and place == 0 for place in range(len(operands))]:
         _bad(f"a {node.op} has a comparison in the wrong place")
     result = result_dims(node.op, dims, dict(node.attributes))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from elman.equation.graph import PARAMETER, Graph, Node
-from elman.equation.operations import CALL, MINUS, OPERATIONS, POWER, PRODUCT, SUM
+from elman.equation.operations import CALL, LANGUAGE, MINUS, POWER, PRODUCT, SUM
 
 # Operations that are as short as a name for what they give.
 LIGHT = {"neg", "transpose", "row", "column"}
@@ -50,14 +50,14 @@ def _latex_index(name: str, time: str) -> str:
 
 
 TEXT = Notation(
-    str, _text_at, "{}ⱼ".format, "{}[{}]".format, lambda op: OPERATIONS[op].text, False, "({})"
+    str, _text_at, "{}ⱼ".format, "{}[{}]".format, lambda op: LANGUAGE[op].text, False, "({})"
 )
 LATEX = Notation(
     _latex_symbol,
     _latex_at,
     lambda name: _latex_index(name, "j"),
     lambda name, k: _latex_index(name, f"[{k}]"),
-    lambda op: OPERATIONS[op].latex,
+    lambda op: LANGUAGE[op].latex,
     True,
     r"\left({}\right)",
 )
@@ -117,7 +117,7 @@ def _labels(graph: Graph, notation: Notation) -> dict[int, str]:
     uses = Counter(a for node in graph.nodes for a in node.args)
     for index, node in enumerate(graph.nodes):
         # A value without a name that is read twice would otherwise be written out twice.
-        if uses[index] > 1 and index not in labels and node.op in OPERATIONS.keys() - LIGHT:
+        if uses[index] > 1 and index not in labels and node.op in LANGUAGE.keys() - LIGHT:
             name = next(n for k in count(1) if (n := f"a_{k}") not in taken)
             taken.add(name)
             labels[index] = _label(graph, index, name, notation)
@@ -158,9 +158,9 @@ def _operand(graph, index, labels, notation) -> tuple[str, int]:
 def _expression(graph: Graph, index: int, labels, notation: Notation) -> tuple[str, int]:
     """A node written out, and how tightly the writing binds."""
     node = graph.nodes[index]
-    if node.op not in OPERATIONS:
+    if node.op not in LANGUAGE:
         return _leaf(graph, node, notation)
-    operation = OPERATIONS[node.op]
+    operation = LANGUAGE[node.op]
     binds = CALL if notation.fraction and node.op == "div" else operation.binds
     written = []
     for place, argument in enumerate(node.args):
