@@ -267,6 +267,8 @@ def test_cells_and_layers_that_do_not_fit():
         elman.Recurrent("tree_gru", 2, 3)
     with pytest.raises(InputError, match="old state"):
         elman.Tree("gated_graph", 2, 3)
+    with pytest.raises(InputError, match="the laws are those of sequences"):
+        elman.check("tree_gru")
     with pytest.raises(InputError, match="there are no cells of 'tree'"):
         elman.cells.names("tree")
 

@@ -15,9 +15,10 @@ from elman.diagnose.gain import Start, at_start
 from elman.diagnose.trial import Trial, full_sizes, trials
 from elman.equation import Cell
 from elman.equation.adjoint import adjoint
+from elman.equation.neighbours import gathers
 from elman.equation.saving import saving
 from elman.equation.sizes import shape_of
-from elman.errors import ElmanError
+from elman.errors import ElmanError, InputError
 
 FLOAT32 = 4
 
@@ -231,6 +232,11 @@ def check(
 
     began = time.perf_counter()
     cell = elman.cells.get(cell) if isinstance(cell, str) else cell
+    if gathers(cell.graph):
+        raise InputError(
+            f"check: {cell.name} is a cell of trees or graphs, and the laws are those of sequences; "
+            "its gradients are tried with torch.autograd.gradcheck on elman.Tree or elman.Network"
+        )
     sizes = full_sizes(cell.graph, input_size, hidden_size)
     tries = trials(cell, seed)
     read = judge(READ, tries)
