@@ -234,8 +234,8 @@ def check(
     cell = elman.cells.get(cell) if isinstance(cell, str) else cell
     if gathers(cell.graph):
         raise InputError(
-            f"check: {cell.name} is a cell of trees or graphs, and the laws are those of sequences; "
-            "its gradients are tried with torch.autograd.gradcheck on elman.Tree or elman.Network"
+            f"check: {cell.name} is a cell of trees or graphs, and the laws are those of "
+            "sequences; its gradients are tried with torch.autograd.gradcheck on elman.Tree or elman.Network"
         )
     sizes = full_sizes(cell.graph, input_size, hidden_size)
     tries = trials(cell, seed)

@@ -101,9 +101,7 @@ class Plan:
 
     def fill(self, geometry: Geometry, addresses: Mapping[str, int]) -> np.ndarray:
         """The block of a call, from where its rows lie and the addresses of its bases."""
-        return self.fill_at(
-            geometry, np.array([addresses[name] for name in self.bases], np.int64)
-        )
+        return self.fill_at(geometry, np.array([addresses[name] for name in self.bases], np.int64))
 
     def fill_at(self, geometry: Geometry, bases: np.ndarray) -> np.ndarray:
         """The same, from the addresses of the bases in their order."""
