@@ -235,7 +235,8 @@ def check(
     if gathers(cell.graph):
         raise InputError(
             f"check: {cell.name} is a cell of trees or graphs, and the laws are those of "
-            "sequences; its gradients are tried with torch.autograd.gradcheck on elman.Tree or elman.Network"
+            "sequences; torch.autograd.gradcheck on elman.Tree or elman.Network tries its "
+            "gradients"
         )
     sizes = full_sizes(cell.graph, input_size, hidden_size)
     tries = trials(cell, seed)
