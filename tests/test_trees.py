@@ -208,6 +208,20 @@ def test_second_derivatives(name):
     assert torch.autograd.gradgradcheck(lambda v: layer(v, parents)[0], (x,))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script.:DeprecationWarning")
+def test_transforms_of_torch_func():
+    layer, parents = _layer("child_sum_tree_lstm"), _parents(6, 2)
+    x = torch.randn(6, 3, dtype=DOUBLE, requires_grad=True)
+
+    def loss(v):
+        return layer(v, parents)[0].square().sum()
+
+    expected = torch.autograd.grad(loss(x), x)[0]
+    torch.testing.assert_close(torch.func.grad(loss)(x.detach()), expected)
+    torch.testing.assert_close(torch.func.jacrev(loss)(x.detach()), expected)
+    torch.testing.assert_close(torch.func.jacfwd(loss)(x.detach()), expected)
+
+
 @settings(max_examples=25, deadline=None)
 @given(nodes=st.integers(1, 15), seed=st.integers(0, 10_000))
 def test_random_trees(nodes, seed):

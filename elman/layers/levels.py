@@ -63,7 +63,10 @@ def levels_of(owner: str, edge_index: Tensor, nodes: int, arity: int = 0) -> Lev
         >>> levels_of("Tree", torch.tensor([[0, 1], [2, 2]]), 3).nodes
         (0, 2, 3)
     """
-    senders, receivers = edge_index.cpu().numpy()
+    # Within a transform of torch.func a tensor of whole numbers too is a wrapper without memory.
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(edge_index)
+    numbers = np.array(edge_index.tolist(), np.int64) if wrapped else edge_index.cpu().numpy()
+    senders, receivers = numbers.reshape(2, -1)
     level = _levels(owner, senders, receivers, nodes)
     order = np.argsort(level, kind="stable")
     position = np.empty(nodes, np.int64)
