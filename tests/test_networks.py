@@ -166,6 +166,23 @@ def test_symmetric_weights_are_the_papers_matrix():
     torch.testing.assert_close(found, scale[:, None] * looped * scale)
 
 
+def test_a_batch_vector_is_held_to_the_edges():
+    layer = elman.Network("mean_neighbours", 3, 5)
+    x = torch.zeros(2 * NODES, 3)
+    edges = torch.cat([EDGES, EDGES + NODES], 1)
+    batch = torch.arange(2).repeat_interleave(NODES)
+    assert torch.equal(layer(x, edges, batch=batch)[0], layer(x, edges)[0])
+    with pytest.raises(SizeError, match="edge 7 goes from node 5 of graph 0 to node 6 of graph 1"):
+        layer(x, torch.cat([EDGES, torch.tensor([[5], [6]])], 1), batch=batch)
+    with pytest.raises(SizeError, match="batch has shape"):
+        layer(x, edges, batch=batch[:-1])
+    with pytest.raises(SizeError, match=r"type torch\.bool"):
+        layer(x, EDGES.bool())
+    tree = elman.Tree("tree_gru", 3, 5)
+    with pytest.raises(SizeError, match="edge 0 goes from node 0 of graph 0 to node 1 of graph 1"):
+        tree(x[:2], torch.tensor([1, -1]), batch=torch.tensor([0, 1]))
+
+
 def test_no_edges_one_node_and_no_nodes():
     layer = elman.Network("message_passing", 2, 3, sizes={"edge": 1})
     none = torch.zeros(2, 0, dtype=torch.long)

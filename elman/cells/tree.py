@@ -41,7 +41,8 @@ def child_sum_tree_lstm(p, x, h, c):
         h = o ⊙ tanh(c)
 
     Source: Tai, Socher & Manning 2015, "Improved semantic representations from tree-structured
-    long short-term memory networks", eqs. 2–8. Forget biases start at 1 here.
+    long short-term memory networks", eqs. 2–8. Forget biases start at 1 here. On graphs without
+    circles it is a DAG-LSTM.
     """
     s = total(each(h))
     i = torch.sigmoid(p.W_i @ x + p.U_i @ s + p.b_i)

@@ -18,7 +18,7 @@ from elman.errors import InputError, SizeError
 from elman.layers import checks
 from elman.layers.levelwalk import Machine, compute
 from elman.layers.recurrent import _all_sizes, _as_cell
-from elman.layers.tree import checked_edges
+from elman.layers.tree import check_batch, checked_edges
 
 
 class Network(nn.Module):
@@ -126,6 +126,7 @@ class Network(nn.Module):
         edge_index: Tensor,
         state: Tensor | Sequence[Tensor] | None = None,
         *,
+        batch: Tensor | None = None,
         inputs: Mapping[str, Tensor] | None = None,
         edges: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
@@ -135,6 +136,8 @@ class Network(nn.Module):
             x: inputs of the nodes, read in every round.
             edge_index: sender and receiver of each edge.
             state: what to start with.
+            batch: the graph of each node, as torch_geometric has it; nothing is computed from it,
+                but an edge between two graphs is refused.
             inputs: the cell's further inputs by name, (nodes, …).
             edges: the cell's inputs of edges by name, (edges, …).
 
@@ -147,6 +150,8 @@ class Network(nn.Module):
                 f"(nodes, {self.input_size})"
             )
         index = checked_edges(self.owner, edge_index, len(x))
+        if batch is not None:
+            check_batch(self.owner, batch, index, len(x))
         named = checks.check_named(
             self.owner, self.cell.graph, self._sizes,
             {self.cell.graph.inputs[0].name: x, **(inputs or {}), **(edges or {})},

@@ -39,7 +39,8 @@ class Tree(nn.Module):
         sizes: sizes by name which the cell has besides.
         hyper: hyper-parameters of the cell by name, such as {"arity": 3}.
         initial_state: "zeros" (or the constants that the cell declares), or "learned": what
-            stands for a child that is not there.
+            stands for a child that is not there where the equation reads children by their place
+            (a sum over no children is zero).
         backend: "auto", "cpu" or "reference".
 
     Shapes:
@@ -137,6 +138,7 @@ class Tree(nn.Module):
         parents: Tensor | None = None,
         *,
         edge_index: Tensor | None = None,
+        batch: Tensor | None = None,
         inputs: Mapping[str, Tensor] | None = None,
         edges: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
@@ -146,6 +148,8 @@ class Tree(nn.Module):
             x: inputs of the nodes.
             parents: the parent of each node; or
             edge_index: child and parent of each edge.
+            batch: the tree of each node, as torch_geometric has it; nothing is computed from it,
+                but an edge between two trees is refused.
             inputs: the cell's further inputs by name, (nodes, …).
             edges: the cell's inputs of edges by name, (edges, …); with `parents` the edges are
                 those of the nodes that have one, in order.
@@ -154,6 +158,8 @@ class Tree(nn.Module):
             The outputs of all nodes, and their states: one tensor, or a tuple of them.
         """
         index = self._edges(x, parents, edge_index)
+        if batch is not None:
+            check_batch(self.owner, batch, index, len(x))
         values = checks.check_named(
             self.owner, self.cell.graph, self._sizes,
             {self.cell.graph.inputs[0].name: x, **(inputs or {}), **(edges or {})},
@@ -176,7 +182,7 @@ class Tree(nn.Module):
             raise InputError(f"{self.owner}: give either parents or edge_index")
         if parents is not None:
             given = torch.as_tensor(parents)
-            if given.shape != (len(x),) or given.dtype.is_floating_point:
+            if given.shape != (len(x),) or not is_whole(given):
                 raise SizeError(
                     f"{self.owner}: parents has shape {tuple(given.shape)} and type {given.dtype}; "
                     f"give a whole number for each of the {len(x)} nodes"
@@ -248,6 +254,33 @@ class Tree(nn.Module):
         )
 
 
+def is_whole(numbers: Tensor) -> bool:
+    """Whether a tensor holds whole numbers; truth values are none."""
+    kind = numbers.dtype
+    return not (kind.is_floating_point or kind.is_complex or kind == torch.bool)
+
+
+def check_batch(owner: str, batch: Any, index: Tensor, nodes: int) -> None:
+    """See that every node has the number of its graph, and that no edge leaves one.
+
+    Raises:
+        SizeError: a shape or type that cannot be, or an edge between two graphs; it is named.
+    """
+    of_node = torch.as_tensor(batch)
+    if of_node.shape != (nodes,) or not is_whole(of_node):
+        raise SizeError(
+            f"{owner}: batch has shape {tuple(of_node.shape)} and type {of_node.dtype}; give the "
+            f"number of its graph for each of the {nodes} nodes"
+        )
+    apart = torch.nonzero(of_node[index[0]] != of_node[index[1]]).flatten()
+    if len(apart):
+        one, other = index[:, apart[0]].tolist()
+        raise SizeError(
+            f"{owner}: edge {int(apart[0])} goes from node {one} of graph {int(of_node[one])} to "
+            f"node {other} of graph {int(of_node[other])}; graphs of a batch have no edges between"
+        )
+
+
 def checked_edges(owner: str, edge_index: Any, nodes: int) -> Tensor:
     """Edges as (2, edges) of whole numbers among the nodes.
 
@@ -255,7 +288,7 @@ def checked_edges(owner: str, edge_index: Any, nodes: int) -> Tensor:
         SizeError: a shape, type or number that cannot be; the edge is named.
     """
     index = torch.as_tensor(edge_index)
-    if index.dim() != 2 or index.shape[0] != 2 or index.dtype.is_floating_point:
+    if index.dim() != 2 or index.shape[0] != 2 or not is_whole(index):
         raise SizeError(
             f"{owner}: edge_index has shape {tuple(index.shape)} and type {index.dtype}; give "
             "(2, edges) of whole numbers, senders above receivers"
