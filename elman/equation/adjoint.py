@@ -259,6 +259,7 @@ class _Reverse:
 
 
 def needed(nodes: Sequence[Node], roots: Iterable[int]) -> set[int]:
+    """The nodes that `roots` are made of, themselves among them."""
     keep: set[int] = set()
     waiting = list(roots)
     while waiting:

@@ -213,6 +213,7 @@ def _cotangent_widths(place: Place) -> int:
 
 
 def values_of(place: Place, given: Mapping[int, Tensor], seen: Seen, window: Window) -> Values:
+    """The values of all steps of a window at one place."""
     if place.graph is None:
         raise ValueError("a lookup has no values")
     return values_from(

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -33,13 +34,17 @@ class Meaning:
     classes: tuple[str, ...]
     binary: bool = False
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_word", {w: i for i, w in enumerate(self.words)})
-        object.__setattr__(self, "_class", {c: i for i, c in enumerate(self.classes)})
+    @cached_property
+    def _word(self) -> dict[str, int]:
+        return {w: i for i, w in enumerate(self.words)}
+
+    @cached_property
+    def _class(self) -> dict[str, int]:
+        return {c: i for i, c in enumerate(self.classes)}
 
     def word(self, word: str) -> int:
         """The number of a word."""
-        return self._word.get(word, 0)  # type: ignore[attr-defined]
+        return self._word.get(word, 0)
 
     def label(self, label: str | None, where: str = "") -> int:
         """The number of a label; −1 for none, and in binary for what is neither.
@@ -53,8 +58,8 @@ class Meaning:
             if label not in (*BINARY, "2"):
                 raise FileError(f"{where}: the label {label!r}; binary takes labels 0 to 4.")
             label = BINARY.get(label, "")
-            return self._class.get(label, -1)  # type: ignore[attr-defined]
-        found = self._class.get(label)  # type: ignore[attr-defined]
+            return self._class.get(label, -1)
+        found = self._class.get(label)
         if found is None:
             raise FileError(
                 f"{where}: the label {label[:40]!r} is not among those of training, "
