@@ -8,20 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from elman.backends import cpu, torch_kernel
-from elman.backends.choose import Choice, choose
-from elman.equation import Cell, hyper_as_data, initialise
+from elman.equation import Cell, Graph, initialise
 from elman.equation.neighbours import divide, gathers
 from elman.equation.senders import at_senders
 from elman.equation.sizes import shape_of
 from elman.errors import InputError, SizeError
 from elman.layers import checks
+from elman.layers.gathering import BACKENDS, GatheringLayer
 from elman.layers.levelwalk import Machine, compute
 from elman.layers.recurrent import _all_sizes, _as_cell
 from elman.layers.tree import check_batch, checked_edges
 
 
-class Network(nn.Module):
+class Network(GatheringLayer):
     r"""A cell over a graph: in each round every node reads its neighbours' states of the last.
 
     $h_v^{t+1} = F(x_v, h_v^t, \{(h_u^t, e_{uv}) : u \to v\};\, \theta)$ for `rounds` rounds with
@@ -61,6 +60,8 @@ class Network(nn.Module):
     al. 2016, "Gated graph sequence neural networks", section 3.
     """
 
+    piece = "a round"
+
     def __init__(
         self,
         cell: str | Cell | Callable,
@@ -79,7 +80,7 @@ class Network(nn.Module):
         self.cell = _as_cell(cell).with_hyper(**dict(hyper or {}))
         checks.check_sizes(self.owner, input_size, hidden_size, 1)
         checks.check_choice(self.owner, "start", start, ("zeros", "input"))
-        checks.check_choice(self.owner, "backend", backend, ("auto", "cpu", "reference"))
+        checks.check_choice(self.owner, "backend", backend, BACKENDS)
         if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 1:
             raise InputError(f"{self.owner}: rounds is {rounds!r}; give a whole number ≥ 1")
         if not gathers(self.cell.graph):
@@ -108,11 +109,6 @@ class Network(nn.Module):
             self.register_parameter(name, nn.Parameter(value))
         self.output_size = shape_of((self.cell.graph.output_size,), self._sizes)[0]
         self.reset_parameters()
-
-    @property
-    def owner(self) -> str:
-        """The layer's name in errors."""
-        return f"{type(self).__name__}({self.cell.name!r})"
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -206,37 +202,11 @@ class Network(nn.Module):
             )
         return given
 
-    def _weight(self) -> Tensor:
-        return next(self.parameters())
+    def _steps(self) -> tuple[Graph | None, ...]:
+        return self.sent.sender, self.parts.edge, self.parts.node
 
-    def _choose(self) -> Choice:
-        return choose(self.owner, self.backend, {"cpu": self._obstacles})
-
-    def _obstacles(self) -> list[str]:
-        weight = self._weight()
-        found = []
-        for graph in (self.sent.sender, self.parts.edge, self.parts.node):
-            if graph is not None:
-                found += cpu.obstacles(graph, weight.device, weight.dtype)
-        if torch_kernel.in_transform():
-            found.append(torch_kernel.TRANSFORM)
-        return found
-
-    def explain(self) -> str:
-        """Say which backend runs a call, and why."""
-        choice = self._choose()
-        kernel = (
-            "Elman's kernel for the CPU, a round at a time" if choice.backend == "cpu"
-            else "the reference, a round at a time in operations of torch"
-        )  # fmt: skip
-        return f"{self.owner} runs on {kernel}.\nWhy: {'; '.join(choice.reasons)}."
-
-    def extra_repr(self) -> str:
-        hyper = "".join(f", {k}={v}" for k, v in hyper_as_data(self.cell.hyper).items())
-        return (
-            f"{self.cell.name!r}{hyper}, {self.input_size}, {self.hidden_size}, "
-            f"rounds={self.rounds}"
-        )
+    def _own_words(self) -> str:
+        return f"rounds={self.rounds}"
 
 
 def symmetric_weights(edge_index: Tensor, nodes: int, dtype: torch.dtype | None = None):

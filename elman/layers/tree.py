@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from elman.backends import cpu, torch_kernel
-from elman.backends.choose import Choice, choose
-from elman.equation import Cell, hyper_as_data, initialise
+from elman.equation import Cell, Graph, initialise
 from elman.equation.neighbours import divide, gathers
 from elman.equation.sizes import shape_of
 from elman.errors import InputError, SizeError
 from elman.layers import checks
+from elman.layers.gathering import BACKENDS, GatheringLayer
 from elman.layers.levels import edges_of_parents, levels_of
 from elman.layers.levelwalk import LevelFunction, Machine, Walk
 from elman.layers.recurrent import _all_sizes, _as_cell
@@ -22,7 +21,7 @@ from elman.layers.recurrent import _all_sizes, _as_cell
 DIRECTIONS = ("up", "down", "both")
 
 
-class Tree(nn.Module):
+class Tree(GatheringLayer):
     r"""A cell over trees: a node's state from its input and the states of its children.
 
     $s_v = F(x_v, \{s_u : u \text{ child of } v\};\, \theta)$. All nodes whose children are ready,
@@ -66,6 +65,8 @@ class Tree(nn.Module):
     learning with dynamic computation graphs", section 2.
     """
 
+    piece = "a level"
+
     def __init__(
         self,
         cell: str | Cell | Callable,
@@ -85,7 +86,7 @@ class Tree(nn.Module):
         checks.check_sizes(self.owner, input_size, hidden_size, 1)
         checks.check_choice(self.owner, "direction", direction, DIRECTIONS)
         checks.check_choice(self.owner, "initial_state", initial_state, checks.INITIAL_STATES)
-        checks.check_choice(self.owner, "backend", backend, ("auto", "cpu", "reference"))
+        checks.check_choice(self.owner, "backend", backend, BACKENDS)
         graph = self.cell.graph
         if not gathers(graph):
             raise InputError(
@@ -116,11 +117,6 @@ class Tree(nn.Module):
                 value = torch.empty(shape, device=device, dtype=dtype)
                 self.register_parameter(name + end, nn.Parameter(value))
         self.reset_parameters()
-
-    @property
-    def owner(self) -> str:
-        """The layer's name in errors."""
-        return f"{type(self).__name__}({self.cell.name!r})"
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -190,9 +186,6 @@ class Tree(nn.Module):
             return edges_of_parents(self.owner, given.long())
         return checked_edges(self.owner, edge_index, len(x))
 
-    def _weight(self) -> Tensor:
-        return next(self.parameters())
-
     def _walk(self, index: Tensor, values: dict[str, Tensor], end: str) -> tuple[Tensor, ...]:
         """The states of all nodes, in the order of the nodes."""
         graph = self.cell.graph
@@ -224,34 +217,11 @@ class Tree(nn.Module):
         state = next(s for s in self.cell.graph.states if s.name == name)
         return self._weight().new_full(shape_of(state.dims, self._sizes), state.initial)
 
-    def _choose(self) -> Choice:
-        return choose(self.owner, self.backend, {"cpu": self._obstacles})
+    def _steps(self) -> tuple[Graph | None, ...]:
+        return self.parts.edge, self.parts.node
 
-    def _obstacles(self) -> list[str]:
-        weight = self._weight()
-        found = []
-        for graph in (self.parts.edge, self.parts.node):
-            if graph is not None:
-                found += cpu.obstacles(graph, weight.device, weight.dtype)
-        if torch_kernel.in_transform():
-            found.append(torch_kernel.TRANSFORM)
-        return found
-
-    def explain(self) -> str:
-        """Say which backend runs a call, and why."""
-        choice = self._choose()
-        kernel = (
-            "Elman's kernel for the CPU, a level at a time" if choice.backend == "cpu"
-            else "the reference, a level at a time in operations of torch"
-        )  # fmt: skip
-        return f"{self.owner} runs on {kernel}.\nWhy: {'; '.join(choice.reasons)}."
-
-    def extra_repr(self) -> str:
-        hyper = "".join(f", {k}={v}" for k, v in hyper_as_data(self.cell.hyper).items())
-        return (
-            f"{self.cell.name!r}{hyper}, {self.input_size}, {self.hidden_size}, "
-            f"direction={self.direction!r}"
-        )
+    def _own_words(self) -> str:
+        return f"direction={self.direction!r}"
 
 
 def is_whole(numbers: Tensor) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from elman.errors import FileError, InputError
 
@@ -200,3 +200,22 @@ def _checksum_place(data: bytes, path: Path) -> int:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200].rstrip(".")
+
+
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Give a model without memory the weights of a file, every one of its shape, to be trained on.
+
+    Raises:
+        FileError: a weight is missing, too many, or of another shape; it is named.
+    """
+    expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    found = {name: tuple(weight.shape) for name, weight in tensors.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise FileError(
+                f"{where}: weight {name!r} is {found.get(name, 'missing')}; this model needs "
+                f"{expected.get(name, 'no such weight')}."
+            )
+    model.load_state_dict(dict(tensors), assign=True)
+    for weight in model.parameters():
+        weight.requires_grad_(True)

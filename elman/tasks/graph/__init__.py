@@ -16,6 +16,7 @@ from elman.data.graphs import GraphData, read_graphs
 from elman.equation import Cell, hyper_as_data
 from elman.equation.neighbours import divide, gathers
 from elman.errors import FileError, InputError
+from elman.tasks import model_file
 from elman.tasks.base import Budget, parse_options
 from elman.tasks.graph.meaning import Meaning, kind_of_features, meaning_of
 from elman.tasks.graph.network import GraphModel, convolves
@@ -199,7 +200,6 @@ def restore(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], where: s
     if set(metadata) != {"config", "vocabulary", "equation", "last"}:
         raise FileError(f"{where}: its metadata do not describe a model of graphs.")
     meaning = Meaning.from_json(metadata["vocabulary"], where)
-    sizes = {name: tuple(weight.shape) for name, weight in tensors.items()}
     try:
         options = parse_options(GraphOptions, metadata["config"], f"{where}: config")
         cell = Cell.from_json(metadata["equation"])
@@ -213,11 +213,5 @@ def restore(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], where: s
         raise
     except InputError as error:
         raise FileError(f"{where}: {error}") from None
-    expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
-    if expected != sizes:
-        name = next(n for n in sorted(expected.keys() | sizes.keys())
-                    if expected.get(n) != sizes.get(n))  # fmt: skip
-        raise FileError(f"{where}: weight {name!r} is {sizes.get(name, 'missing')}; this model "
-                        f"needs {expected.get(name, 'no such weight')}.")  # fmt: skip
-    model.load_state_dict(dict(tensors), assign=True)
+    model_file.fill(model, tensors, where)
     return TrainedGraph(model, meaning)

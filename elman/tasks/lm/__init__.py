@@ -12,6 +12,7 @@ from torch import Tensor
 from elman.data import Corpus, Vocabulary, read_corpus
 from elman.equation import Cell, hyper_as_data
 from elman.errors import FileError, InputError
+from elman.tasks import model_file
 from elman.tasks.base import Budget, parse_options
 from elman.tasks.lm.defaults import Choice, choose, under_carry
 from elman.tasks.lm.network import LanguageModel, has_drop_in
@@ -142,17 +143,7 @@ def restore(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], where: s
         raise
     except InputError as error:
         raise FileError(f"{where}: {error}") from None
-    expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
-    found = {name: tuple(weight.shape) for name, weight in tensors.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise FileError(
-                f"{where}: weight {name!r} is {found.get(name, 'missing')}; this model needs "
-                f"{expected.get(name, 'no such weight')}."
-            )
-    model.load_state_dict(dict(tensors), assign=True)
-    for weight in model.parameters():
-        weight.requires_grad_(True)
+    model_file.fill(model, tensors, where)
     return TrainedLM(model, vocabulary)
 
 

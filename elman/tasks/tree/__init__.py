@@ -13,6 +13,7 @@ import elman.cells
 from elman.equation import Cell, hyper_as_data
 from elman.equation.neighbours import divide, gathers
 from elman.errors import FileError, InputError
+from elman.tasks import model_file
 from elman.tasks.base import Budget, parse_options
 from elman.tasks.tree.corpus import Meaning, read_corpus
 from elman.tasks.tree.network import TreeModel
@@ -136,7 +137,6 @@ def restore(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], where: s
         if not isinstance(entries, list) or not all(isinstance(e, str) for e in entries):
             raise FileError(f"{where}: its vocabulary or its labels are no list of words.")
     words, classes = map(tuple, lists)
-    sizes = {name: tuple(weight.shape) for name, weight in tensors.items()}
     try:
         options = parse_options(TreeOptions, metadata["config"], f"{where}: config")
         cell = Cell.from_json(metadata["equation"])
@@ -151,11 +151,5 @@ def restore(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], where: s
         raise
     except InputError as error:
         raise FileError(f"{where}: {error}") from None
-    expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
-    if expected != sizes:
-        name = next(n for n in sorted(expected.keys() | sizes.keys())
-                    if expected.get(n) != sizes.get(n))  # fmt: skip
-        raise FileError(f"{where}: weight {name!r} is {sizes.get(name, 'missing')}; this model "
-                        f"needs {expected.get(name, 'no such weight')}.")  # fmt: skip
-    model.load_state_dict(dict(tensors), assign=True)
+    model_file.fill(model, tensors, where)
     return TrainedTree(model, Meaning(words, classes, options.labels == "binary"))
