@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 # The module of each task's command; what stands there under that name is the command.
-_COMMANDS = {"lm": "elman.cli.train_lm", "tree": "elman.cli.train_tree",
-             "graph": "elman.cli.train_graph"}  # fmt: skip
+_ALL = ("lm", "classify", "tag", "translate", "forecast", "caption", "next", "tree", "graph")
+_COMMANDS = {
+    name: f"elman.cli.train_{name}" for name in _ALL if find_spec(f"elman.cli.train_{name}")
+}
 
 
 class _Tasks(TyperGroup):

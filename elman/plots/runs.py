@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,10 @@ from elman.training.folder import RunFolder, read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+# The modules that draw further pictures of a finished run, by task.
+_OF_TASK: dict[str, str] = {}
 
 
 def of_run(folder: str | Path) -> list[Path]:
@@ -247,4 +252,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 def report(folder: Path) -> list[str]:
     """Draw the pictures of a finished run, and say where they are."""
     drawn = of_run(folder)
+    module = _OF_TASK.get(config.read(RunFolder(folder).config).task)
+    if module is not None:
+        drawn += import_module(module).of_run(folder)
     return [f"pictures: {', '.join(map(str, drawn))}"] if drawn else []

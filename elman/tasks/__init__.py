@@ -22,8 +22,15 @@ _TASKS = {
     "lm": "elman.tasks.lm",
     "tree": "elman.tasks.tree",
     "graph": "elman.tasks.graph",
+    "classify": "elman.tasks.classify",
+    "tag": "elman.tasks.tag",
+    "translate": "elman.tasks.translate",
+    "forecast": "elman.tasks.forecast",
+    "caption": "elman.tasks.caption",
+    "next": "elman.tasks.next",
 }
 MODEL_FILE = "model.safetensors"
+BASELINE = "baseline.safetensors"
 BEST_SO_FAR = "checkpoints/best.safetensors"
 
 
@@ -32,7 +39,7 @@ def names() -> list[str]:
 
     Example:
         >>> names()
-        ['lm', 'tree', 'graph']
+        ['lm', 'tree', 'graph', 'classify', 'tag', 'translate', 'forecast', 'caption', 'next']
     """
     return list(_TASKS)
 
@@ -138,4 +145,11 @@ def load(path: str | Path, task: str | None = None) -> Any:
             f"{path}: this is a model of the task {name!r}, and here one of {task!r} is needed; "
             f"for others there are elman predict and elman evaluate."
         )
-    return _module(name).restore(metadata, tensors, str(path))
+    model = _module(name).restore(metadata, tensors, str(path))
+    baseline = path.with_name(BASELINE)
+    if hasattr(model, "take_baseline") and path.name == MODEL_FILE and baseline.is_file():
+        kind, metadata, tensors = model_file.read(baseline)
+        if kind != f"{name} baseline":
+            raise FileError(f"{baseline}: it holds no baseline of the task {name!r}, but {kind!r}.")
+        model.take_baseline(metadata, tensors, str(baseline))
+    return model

@@ -154,6 +154,21 @@ class Task(abc.ABC):
         The first call may take seconds; the result is kept.
         """
 
+    def keep_baseline(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """Return the baseline as plain JSON values and tensors, or None where it is not kept.
+
+        The run writes it beside the model, whose `take_baseline` is given it again, so that the
+        model can be compared on other data.
+        """
+        return None
+
+    def keepsake(self) -> dict[str, Any] | None:
+        """Return what the pictures of the finished run need, as plain JSON values, or None.
+
+        The model holds the weights that are kept.
+        """
+        return None
+
     @abc.abstractmethod
     def verdict(self, metrics: Mapping[str, float]) -> str:
         """Say in words whether these validation metrics beat the baseline, and what to use."""

@@ -21,7 +21,10 @@ _PARTS = (
     "plots",
     "model.safetensors",
     "result.json",
+    "baseline.safetensors",
+    "keepsake.json",
     "data.txt",
+    "data.jsonl",
 )
 
 
@@ -37,6 +40,8 @@ class RunFolder:
         best: the best weights so far, as a model file.
         model: the finished model.
         result: figures of the finished run, JSON; it is there when all is done.
+        baseline: what the finished model was compared with, as a model file, if it can be kept.
+        keepsake: what the task's pictures need, JSON.
         data: lines given from Python or standard input, kept so that the run can go on.
     """
 
@@ -49,6 +54,8 @@ class RunFolder:
         self.best = self.path / "checkpoints" / "best.safetensors"
         self.model = self.path / "model.safetensors"
         self.result = self.path / "result.json"
+        self.baseline = self.path / "baseline.safetensors"
+        self.keepsake = self.path / "keepsake.json"
         self.data = self.path / "data.txt"
 
     def holds_a_run(self) -> bool:

@@ -239,11 +239,24 @@ def _conclude(
         "ended": position.ended or "",
         "validated_part": part,
     }
+    _keep(setup)
     write_text(folder.result, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
     for report in reports:
         for line in report(folder.path):
             console.say(line)
     return _read_result(setup)
+
+
+def _keep(setup: Setup) -> None:
+    """Write what the task keeps beside its model: the baseline, and what its pictures need."""
+    folder, task = setup.folder, setup.task
+    kept = task.keep_baseline()
+    if kept is not None:
+        model_file.write(folder.baseline, f"{task.name} baseline", *kept)
+    keepsake = task.keepsake()
+    if keepsake is not None:
+        text = json.dumps(keepsake, ensure_ascii=False, allow_nan=False)
+        write_text(folder.keepsake, f"{text}\n")
 
 
 def _read_result(setup: Setup) -> Result:
