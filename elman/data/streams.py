@@ -48,10 +48,17 @@ class Streams:
         self.starts = np.arange(streams) * len(ids) // streams
         self.steps_per_epoch = max(1, len(ids) // (streams * window))
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return inputs, targets (time, batch) and which rows begin anew (batch,), for one step."""
-        at = self.starts + step * self.window
+    def batch(
+        self, step: int, rows: np.ndarray | slice = slice(None)
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return inputs, targets (time, batch) and which rows begin anew (batch,), for one step.
+
+        Args:
+            step: counted from 0.
+            rows: the streams that are wanted; all if not given.
+        """
+        at = self.starts[rows] + step * self.window
         where = (at[None, :] + np.arange(self.window + 1)[:, None]) % len(self.ids)
         tokens = torch.from_numpy(self.ids[where].astype(np.int64))
         random = np.random.default_rng([self.seed, step]).random(self.streams)
-        return tokens[:-1], tokens[1:], torch.from_numpy(random < self.restart)
+        return tokens[:-1], tokens[1:], torch.from_numpy(random[rows] < self.restart)

@@ -7,10 +7,11 @@ is built by `elman.tasks.build(name, files, options, ...)`.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import pydantic
 from torch import Tensor, nn
 
@@ -43,6 +44,10 @@ class TaskOptions(pydantic.BaseModel):
     )
 
 
+class EmptyShare(Exception):
+    """Nothing of a step's batch is this process's; the loop takes it as no gradient at all."""
+
+
 class Task(abc.ABC):
     r"""Data, model, loss, metric and baseline of one job, as the training loop sees them.
 
@@ -73,6 +78,10 @@ class Task(abc.ABC):
         fingerprint: hex digest of the data; a resumed run whose data differ is refused.
         steps_per_epoch: optimiser steps in one pass over the training data, >= 1.
         carries: whether credit is carried from step to step beside the states.
+        shared: whether several processes can share a batch: `batch` takes of the examples of a
+            step those that `mine` returns, and `loss` is such a mean that the means of the shares,
+            weighted by their counts, make up the mean of the whole batch.
+        rank, world: number of this process, from 0, and of all; the run sets them.
     """
 
     name: ClassVar[str]
@@ -85,6 +94,9 @@ class Task(abc.ABC):
     fingerprint: str
     steps_per_epoch: int
     carries: bool = False
+    shared: ClassVar[bool] = False
+    rank: int = 0
+    world: int = 1
 
     @abc.abstractmethod
     def describe(self) -> list[str]:
@@ -94,8 +106,34 @@ class Task(abc.ABC):
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """Return the CPU tensors of optimiser step `step`, counted from 0 over all epochs.
 
-        A pure function of the step and the seed. The loop moves the tensors to the device.
+        A pure function of the step and the seed, and, if the task is `shared`, of `rank` and
+        `world`. The loop moves the tensors to the device.
         """
+
+    def mine(self, examples: np.ndarray) -> np.ndarray:
+        """Return which of the examples of a step this process learns from; alone, all of them.
+
+        Raises:
+            EmptyShare: none, as there are more processes than examples.
+        """
+        if self.world == 1:
+            return examples
+        share = examples[self.rank :: self.world]
+        if not len(share):
+            raise EmptyShare
+        return share
+
+    def divide(self, carry: Carry) -> Carry:
+        """Return this process's part of the carry of a whole batch."""
+        if carry is not None and self.world > 1:
+            raise NotImplementedError(f"the task {self.name!r} has a carry and does not divide it")
+        return carry
+
+    def unite(self, parts: Sequence[Carry]) -> Carry:
+        """Return the carry of the whole batch, of the parts of all processes in order."""
+        if len(parts) > 1 and any(part is not None for part in parts):
+            raise NotImplementedError(f"the task {self.name!r} has a carry and does not unite it")
+        return parts[0]
 
     @abc.abstractmethod
     def start(self, step: int) -> Carry | None:

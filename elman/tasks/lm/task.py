@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from elman.tasks.base import Carry, Task
 from elman.tasks.lm import kneser_ney, measure
 from elman.tasks.lm.network import LanguageModel, begin_anew, detached
 from elman.tasks.lm.options import LMOptions
+from elman.tasks.lm.shares import rows_of, united
 from elman.tasks.lm.trained import TrainedLM
 
 _SAMPLE = 120  # tokens
@@ -37,6 +38,7 @@ class LanguageModelling(Task):
 
     name = "lm"
     metric = "nats_per_char"
+    shared = True
 
     def __init__(
         self,
@@ -105,11 +107,23 @@ class LanguageModelling(Task):
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return inputs, targets (time, batch) and the streams that begin anew (batch,)."""
-        return self.streams.batch(step)
+        return self.streams.batch(step, self._rows())
+
+    def _rows(self) -> np.ndarray:
+        """The streams of this process."""
+        return self.mine(np.arange(self.streams.streams))
 
     def start(self, step: int) -> Carry | None:
         """Return the states before the text at step 0; after that they are carried for ever."""
-        return detached(self.network.fresh(self.streams.streams)) if step == 0 else None
+        return detached(self.network.fresh(len(self._rows()))) if step == 0 else None
+
+    def divide(self, carry: Carry) -> Carry:
+        """Return the states and the influence of this process's streams."""
+        return carry if self.world == 1 else rows_of(carry, self._rows())
+
+    def unite(self, parts: Sequence[Carry]) -> Carry:
+        """Return the states and the influence of all streams, of those of every process."""
+        return parts[0] if len(parts) == 1 else united([p for p in parts if p is not None])
 
     def loss(self, batch: tuple[Tensor, ...], carry: Carry) -> tuple[Tensor, Carry, int]:
         """Return the mean -ln p of the targets, the next carry, and the number of targets."""
