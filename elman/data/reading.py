@@ -1,4 +1,4 @@
-"""Reading text files as UTF-8, in chunks, with errors that name the file and the byte."""
+"""Reading text files as UTF-8, in chunks, with errors that name the file, byte and line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_chunks(path: str | Path, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator
 
     Raises:
         FileError: the file is missing, a folder, empty, binary, or not UTF-8. The message names
-            the file and, where it applies, the byte offset of the first offence.
+            the file and, where it applies, the byte and the line of the first offence.
 
     Example:
         >>> import tempfile
@@ -94,7 +94,7 @@ def _real_stdin() -> bool:
 
 def _decode(stream: IO[bytes], name: str, chunk_bytes: int) -> Iterator[str]:
     """Decode `stream`; `offset` is the position in the file of the first byte of `data`."""
-    offset, pending, held, last = 0, b"", "", ""
+    offset, line, pending, held, last = 0, 1, b"", "", ""
     while True:
         chunk = stream.read(chunk_bytes)
         data = pending + chunk
@@ -106,14 +106,15 @@ def _decode(stream: IO[bytes], name: str, chunk_bytes: int) -> Iterator[str]:
         try:
             text, used = codecs.utf_8_decode(data, "strict", not chunk)
         except UnicodeDecodeError as error:
-            at = offset + error.start
+            at, line = offset + error.start, line + data.count(b"\n", 0, error.start)
             raise FileError(
-                f"{name}: not UTF-8 at byte {at} (0x{data[error.start]:02x}: {error.reason}); "
-                f"convert it, for instance with iconv -f LATIN1 -t UTF-8."
+                f"{name}: not UTF-8 at byte {at} (0x{data[error.start]:02x}: {error.reason}), in "
+                f"line {line}; convert it, for instance with iconv -f LATIN1 -t UTF-8."
             ) from None
         if offset == 0:
             text = text.removeprefix("\ufeff")
         offset += used
+        line += data.count(b"\n", 0, used)
         pending = data[used:]
         text = held + text
         held = "\r" if chunk and text.endswith("\r") else ""  # its "\n" may follow
