@@ -77,9 +77,7 @@ def plain(value: Any, place: str) -> Any:
         InputError: an infinite number, or a value that JSON has not; `place` says where.
     """
     if isinstance(value, np.generic | np.ndarray):
-        if value.dtype.kind == "M":  # finer than microseconds, tolist() would be an integer
-            value = np.where(np.isnat(value), None, np.datetime_as_string(value))
-        return plain(value.tolist(), place)
+        return plain(_of_numpy(np.asarray(value)), place)
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
@@ -104,6 +102,16 @@ def plain(value: Any, place: str) -> Any:
         f"{place}: a {type(value).__name__} cannot be a cell; give text, a number, a date or a "
         "list of numbers."
     )
+
+
+def _of_numpy(array: np.ndarray) -> Any:
+    """Return Python's values; `tolist` would make integers of times finer than microseconds."""
+    if array.dtype.kind == "M":
+        texts = np.datetime_as_string(array).astype(object)
+        array = np.where(np.isnat(array), np.full_like(texts, None), texts)
+    elif array.dtype.kind == "m":
+        array = array / np.timedelta64(1, "s")
+    return array.tolist()
 
 
 def cell_of(value: Any) -> str:

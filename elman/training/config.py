@@ -94,12 +94,6 @@ def fingerprint(path: str | Path) -> DataFile:
     return DataFile(path=str(path), bytes=size, sha256=digest)
 
 
-def fingerprint_text(path: str | Path, text: bytes) -> DataFile:
-    """Return the fingerprint that a file will have once this text is in it."""
-    digest = hashlib.sha256(text).hexdigest()
-    return DataFile(path=str(Path(path).absolute()), bytes=len(text), sha256=digest)
-
-
 def check_unchanged(files: Sequence[DataFile]) -> None:
     """See that data files are what they were when the run began.
 

@@ -43,6 +43,7 @@ class RunFolder:
         baseline: what the finished model was compared with, as a model file, if it can be kept.
         keepsake: what the task's pictures need, JSON.
         data: lines given from Python or standard input, kept so that the run can go on.
+        rows: a table given from Python, likewise.
     """
 
     def __init__(self, path: str | Path):
@@ -57,6 +58,7 @@ class RunFolder:
         self.baseline = self.path / "baseline.safetensors"
         self.keepsake = self.path / "keepsake.json"
         self.data = self.path / "data.txt"
+        self.rows = self.path / "data.jsonl"
 
     def holds_a_run(self) -> bool:
         """Return whether there is something of a run in the folder."""

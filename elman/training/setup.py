@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,8 +26,8 @@ from elman.training.options import (
     check,
     resolve,
 )
+from elman.training.sources import Data, Source, data_source, named_files
 
-Data = str | Path | Iterable[str | Path]
 # Options of tasks that name a file beside the data.
 OTHER_FILES = ("valid_file", "features_file", "edges_file", "labels_file", "splits_file")
 
@@ -69,15 +67,32 @@ def begin(
     quiet: bool,
 ) -> Setup:
     """Build the task, then make the folder; when something is wrong, nothing has changed."""
+    if isinstance(task, Task):
+        return _begin(task, Source([]), run, given_task, given, init_from, overwrite, quiet)
+    with data_source(data, task) as source, source.in_errors():
+        return _begin(task, source, run, given_task, given, init_from, overwrite, quiet)
+
+
+def _begin(
+    task: str | Task,
+    source: Source,
+    run: str | Path | None,
+    given_task: dict[str, Any],
+    given: dict[str, Any],
+    init_from: str | Path | None,
+    overwrite: bool,
+    quiet: bool,
+) -> Setup:
     name = task if isinstance(task, str) else task.name
-    named, text = ([], None) if isinstance(task, Task) else _data_files(data)
-    files = tasks.data_files(name, named) if named else []
+    files = tasks.data_files(name, source.files) if source.files else []
     if run is not None:
         RunFolder(run).check_free(overwrite)
         RunFolder(run).check_outside(_read_files(files, given_task, init_from))
     weights = None if init_from is None else _read_weights(Path(init_from))
-    said = "standard input" if str(data) == "-" else "the lines given"
-    built = _build(task, files, text, given_task, given, said)
+    built = task
+    if isinstance(built, str):
+        to_read = files if source.kept is None else [source.kept]
+        built = _build_from(built, to_read, given_task, budget(given), given.get("seed", 0))
     options = resolve(given, built.recommended)
     _check_carry(built, options)
     said_of_start = cures.start(built.model, options)
@@ -88,15 +103,11 @@ def begin(
         )
     if weights is not None:
         _start_from(built, *weights)
-    title = named[0].stem if named else name
+    title = source.files[0].stem if source.files else name
     folder = RunFolder(next_name(name, title) if run is None else run)
-    fingerprints = [config.fingerprint(file) for file in files]
-    if text is not None:
-        fingerprints = [config.fingerprint_text(folder.data, text)]
-    configuration = _configuration(built, fingerprints, options)
+    configuration = _configuration(built, source.fingerprints(files, folder.path), options)
     folder.create()
-    if text is not None:
-        folder.data.write_bytes(text)
+    source.store(folder.path)
     config.write(folder.config, configuration)
     console = Console(folder.log, quiet)
     for line in built.describe():
@@ -118,31 +129,6 @@ def _check_carry(task: Task, options: TrainingOptions) -> None:
             "train: flow_penalty looks at the layers of a window, and with a carry the learning "
             "method walks them itself; leave one of the two out."
         )
-
-
-def _build(
-    task: str | Task,
-    files: Sequence[Path],
-    text: bytes | None,
-    given_task: dict[str, Any],
-    given: dict[str, Any],
-    said: str,
-) -> Task:
-    """Build a task from files, or from a text, which errors call what was `said`."""
-    if isinstance(task, Task):
-        return task
-    limits, seed = budget(given), given.get("seed", 0)
-    if text is None:
-        return _build_from(task, files, given_task, limits, seed)
-    with tempfile.TemporaryDirectory() as place:
-        file = Path(place) / "data.txt"
-        file.write_bytes(text)
-        try:
-            return _build_from(task, [file], given_task, limits, seed)
-        except (FileError, InputError) as error:
-            if str(file) not in str(error):
-                raise
-            raise type(error)(str(error).replace(str(file), said)) from None
 
 
 def _build_from(
@@ -189,31 +175,6 @@ def _read_files(
     """Return all that a new run is to read."""
     further = [*(options.get(name) for name in OTHER_FILES), init_from]
     return [*files, *(Path(entry) for entry in further if isinstance(entry, str | Path))]
-
-
-def _data_files(data: Data | None) -> tuple[list[Path], bytes | None]:
-    """Return the files of data, or else the text itself; a list is all files or all lines."""
-    if data is None:
-        raise InputError("train: name the data: a path, paths, or lines of text.")
-    if isinstance(data, str | Path):
-        if str(data) == "-":
-            return [], sys.stdin.buffer.read()
-        return [Path(data)], None
-    entries = list(data)
-    if not entries:
-        raise InputError("train: the list of data is empty.")
-    wrong = [entry for entry in entries if not isinstance(entry, str | Path)]
-    if wrong:
-        raise InputError(f"train: data are paths or lines, got {type(wrong[0]).__name__}.")
-    if any(isinstance(entry, Path) or _looks_like_a_path(entry) for entry in entries):
-        return [Path(entry) for entry in entries], None
-    return [], "".join(f"{str(entry).rstrip()}\n" for entry in entries).encode()
-
-
-def _looks_like_a_path(entry: str) -> bool:
-    if "\n" in entry or len(entry) > 255:
-        return False
-    return Path(entry).is_file() or (entry.endswith(".txt") and " " not in entry)
 
 
 def _configuration(task: Task, data: Sequence[DataFile], options: TrainingOptions) -> RunConfig:
@@ -330,10 +291,11 @@ def _check_same(
     if name != found.task:
         raise RunError(f"train: this is a run of {found.task!r}, not of {name!r}.")
     if data is not None:
-        files, text = _data_files(data)
-        files = tasks.data_files(name, files) if files and not isinstance(task, Task) else files
-        paths = [str(file.absolute()) for file in files]
-        if text is not None or paths != [file.path for file in found.data]:
+        files = named_files(data)
+        if files and not isinstance(task, Task):
+            files = tasks.data_files(name, files)
+        paths = None if files is None else [str(file.absolute()) for file in files]
+        if paths != [file.path for file in found.data]:
             raise RunError(
                 "train: resume takes the data the run began with; leave them out, or begin a new "
                 "run with init_from."
