@@ -16,9 +16,12 @@ import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from elman.tasks.forecast.linear import Ridge
 
 KINDS: Mapping[str, str] = MappingProxyType(
     {
@@ -74,9 +77,13 @@ class Forecaster(nn.Module, abc.ABC):
         any_length: whether `forward` can tell more or fewer steps than it was trained for, as many
             as ``window.target.shape[1]``; such a network is also measured one step ahead and,
             where all covariates are known ahead, in free run over a whole file.
+        judged_in_free_run: whether the best weights are those with the least "free_run_rmse", over
+            the whole validation part from its first `lags` values, and not over windows of the
+            horizon; needs `any_length`.
     """
 
     any_length: ClassVar[bool] = False
+    judged_in_free_run: bool = False
     lags: int
 
     def training_steps(self, horizon: int) -> int:
@@ -87,6 +94,12 @@ class Forecaster(nn.Module, abc.ABC):
         """Set weights from the data before training, such as a linear path by least squares.
 
         Called once on a new network, with all training windows (or, of very many, a part).
+        """
+
+    def take_linear(self, ridge: Ridge) -> None:
+        """Begin a linear path as a direct ridge regression on the lags, where there is one.
+
+        Called once on a new network, before `begin`.
         """
 
     @abc.abstractmethod

@@ -1,0 +1,97 @@
+"""How many steps are read, and how long a season is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from elman.errors import InputError
+from elman.tasks.forecast.grid import Grid
+from elman.tasks.forecast.options import ForecastOptions
+from elman.tasks.forecast.series import Data, Series
+
+_SEASONS = 4  # that are read where nothing is said
+_MOST_LAGS, _FEWEST_LAGS = 512, 8
+_LONGEST_SEASON = 400  # that is looked for without a calendar
+_CLEAR = 0.3  # autocorrelation at a season, at least
+_MICROSECONDS = 1_000_000
+
+
+def season(parts: Sequence[Series], grid: Grid) -> int:
+    """Return the steps of a season of training parts: of the calendar, or the clearest; 1 if none.
+
+    A season is believed where the autocorrelation at it, of series without their slow change, is
+    0.3 or more; of several that of the calendar with the largest is taken.
+    """
+    candidates = _of_calendar(grid)
+    shapes = [_correlations(s.y, max(candidates or [_LONGEST_SEASON])) for s in parts]
+    shapes = [s for s in shapes if len(s) > 2]
+    if not shapes:
+        return 1
+    longest = max(map(len, shapes))
+    sums, counts = np.zeros(longest), np.zeros(longest)
+    for shape in shapes:
+        sums[: len(shape)] += shape
+        counts[: len(shape)] += 1
+    found = sums / counts
+    if candidates:
+        there = [m for m in candidates if m < longest]
+    else:  # the highest peak; peaks at multiples of a season are a little lower
+        inner = np.arange(2, longest - 1)
+        there = inner[(found[inner] > found[inner - 1]) & (found[inner] >= found[inner + 1])]
+    best = max(there, key=lambda m: found[m], default=1)
+    return int(best) if best > 1 and found[best] >= _CLEAR else 1
+
+
+def _of_calendar(grid: Grid) -> list[int]:
+    if grid.kind == "months":
+        return [12 // int(grid.step)] if grid.step < 12 and 12 % grid.step == 0 else []
+    if grid.kind == "weekdays":
+        return [5]
+    if grid.kind != "time":
+        return []
+    day = 86_400 * _MICROSECONDS
+    return [int(span // grid.step) for span in (day // 24, day, 7 * day)
+            if span % grid.step == 0 and 2 <= span // grid.step <= 2016]  # fmt: skip
+
+
+def _correlations(y: np.ndarray, most: int) -> np.ndarray:
+    """Autocorrelation at 0 … of a series less its running mean, holes left out."""
+    most = min(most, len(y) // 3)
+    known = np.isfinite(y)
+    if known.sum() < 8 or most < 2:
+        return np.zeros(0)
+    values = np.where(known, y, np.interp(np.arange(len(y)), np.flatnonzero(known), y[known]))
+    width = min(2 * most + 1, len(y))
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    at = np.arange(len(y))
+    low, high = np.maximum(at - width // 2, 0), np.minimum(at + width // 2 + 1, len(y))
+    rest = values - (total[high] - total[low]) / (high - low)
+    size = 1 << int(np.ceil(np.log2(2 * len(rest))))
+    power = np.abs(np.fft.rfft(rest, size)) ** 2
+    shape = np.fft.irfft(power)[: most + 2]
+    return shape / shape[0] if shape[0] > 0 else np.zeros(0)
+
+
+def lags(options: ForecastOptions, data: Data) -> int:
+    """Return the steps that a window reads: as given, or four seasons, or more for far horizons.
+
+    Raises:
+        InputError: no whole number above 0 was given.
+    """
+    if options.lags not in (None, "auto"):
+        try:
+            found = max(int(part) for part in str(options.lags).split(","))
+        except ValueError:
+            found = 0
+        if found < 1:
+            raise InputError(
+                f"forecast: lags is {options.lags!r}; expected a number of steps such as 96, or "
+                "auto."
+            )
+        return found
+    longest = max(len(s) for s in data.train)
+    wanted = _SEASONS * data.season if data.season > 1 else 3 * (options.horizon or 1)
+    room = (longest - (options.horizon or 1)) // 3
+    return max(1, min(max(wanted, _FEWEST_LAGS), _MOST_LAGS, max(room, 1)))
