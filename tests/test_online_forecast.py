@@ -228,7 +228,7 @@ def test_stopped_and_killed_it_goes_on_to_the_same_bytes(call, tmp_path):
     )
     wait_for(output, 900, process)
     process.send_signal(signal.SIGTERM)
-    assert process.wait() == 130
+    assert process.wait() == 143
     said = process.stderr.read().decode()
     process.stderr.close()
     stopped = output.read_bytes().count(b"\n")
@@ -321,7 +321,7 @@ def test_a_pipe_sees_each_answer_at_once():
     assert process.stdout.readline().startswith(b"3,3.0,1,3")
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == 143
     assert b"nothing is kept" in err
 
 

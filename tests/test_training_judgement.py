@@ -11,7 +11,7 @@ import torch
 from training_toy import Toy
 
 from elman.training import Result, train
-from elman.training import loop as training_loop
+from elman.training import judging
 from elman.training.folder import RunFolder
 
 PLAIN: dict[str, Any] = {"device": "cpu", "precision": "32", "quiet": True}
@@ -58,8 +58,8 @@ def test_the_last_judgement_is_on_the_whole_validation_part(tmp_path):
 
 
 def test_a_last_judgement_on_a_part_says_so(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(training_loop, "_FINAL_SECONDS", 0.0)
-    monkeypatch.setattr(training_loop, "_FINAL_SHARE", 0.0)
+    monkeypatch.setattr(judging, "_FINAL_SECONDS", 0.0)
+    monkeypatch.setattr(judging, "_FINAL_SHARE", 0.0)
     task = Long()
     task.steps_per_epoch = 10**7
     result = go(tmp_path / "run", task, steps=None, minutes=0.02, validate_every=3, quiet=False)

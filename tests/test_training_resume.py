@@ -164,13 +164,13 @@ def test_a_kill_while_a_checkpoint_is_written(start, unbroken, tmp_path, write):
     assert not list(folder.last.parent.glob(".*"))
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_saves_and_the_run_goes_on(start, unbroken, tmp_path, name):
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_saves_and_the_run_goes_on(start, unbroken, tmp_path, name, code):
     run = tmp_path / "run"
     process = start(run, pause=0.004)
     wait_for_step(run, 25)
     os.kill(process.pid, getattr(signal, name))
-    assert finish(process) == 130
+    assert finish(process) == code
     said = RunFolder(run).log.read_text(encoding="utf-8")
     assert f"stopped by {name} after step" in said
     assert f"elman train toy --run {run} --resume" in said

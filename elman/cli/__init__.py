@@ -1,8 +1,8 @@
 """The command `elman`: one file a verb, and here what they share at the edge.
 
 Exit codes: 0 done, 1 failed, 2 bad input or usage, 130 interrupted, 141 whoever read the output
-left. Every error is one line on
-standard error, `elman: …`; results go to standard output, and with --json nothing else does.
+left, 143 terminated. Every error is one line on standard error, `elman: …`; results go to standard
+output, and with --json nothing else does. Of several processes that train together, one speaks.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         the exit code: 0 done, 1 failed, 2 bad input or usage, 130 interrupted, 141 where
-        whoever read the output left.
+        whoever read the output left, 143 terminated (SIGTERM).
     """
     interrupts.restore()
     os.environ.pop("ELMAN_DEBUG", None) if os.environ.get("ELMAN_DEBUG") in ("", "0") else None
@@ -147,10 +147,13 @@ def _debugging() -> bool:
 
 
 def _fail(message: str, code: int) -> int:
-    """Say an error in one line."""
+    """Say an error in one line; of several processes that train together, in the first alone."""
     if _debugging():
         traceback.print_exc()
-    print("elman:", " ".join(message.split("\n")), file=sys.stderr)
+    from elman.training.launcher import leads  # loads what trains, which others need not
+
+    if leads():
+        print("elman:", " ".join(message.split("\n")), file=sys.stderr)
     return code
 
 

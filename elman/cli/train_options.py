@@ -18,6 +18,7 @@ from elman.cli.find_cell import find_cell, read_settings
 from elman.cli.terminal import Json, note, piped, print_json
 from elman.errors import InputError
 from elman.training import TrainingOptions
+from elman.training.launcher import leads
 
 _BUDGET = ("minutes", "steps", "epochs", "patience", "seed")
 _SETTINGS = ("hyper", "sizes")
@@ -73,6 +74,8 @@ def run_task(
         quiet=quiet,
         **read_options(options),
     )
+    if not leads():  # another process of the same run prints this
+        return
     if as_json:
         print_json(
             {

@@ -206,7 +206,7 @@ class _Stream:
             raise
         if signals.received is not None:
             self._save(b"" if self._lines.returns else self._lines.held())
-            raise Interrupted(self._stopped(signals.received))
+            raise Interrupted(self._stopped(signals.received), signals.received)
         if self._forecaster is None:
             raise self._nothing()
         self._save()

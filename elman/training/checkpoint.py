@@ -64,6 +64,14 @@ class Position:
     first: float | None = None
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The states of the random generators of one process: numbers, and tensors by name."""
+
+    numbers: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
 def save(
     path: Path,
     position: Position,
@@ -71,8 +79,14 @@ def save(
     average: Average | None,
     optimizers: Sequence[Optimizer],
     carry: Carry,
+    drawn: Sequence[Drawn],
 ) -> None:
-    """Write a checkpoint; the file at `path` is the old one until the new one is whole."""
+    """Write a checkpoint; the file at `path` is the old one until the new one is whole.
+
+    Args:
+        carry: of all streams.
+        drawn: states of the random generators of each process, by `random_state`.
+    """
     tensors: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():
         tensors[f"model.{name}"] = value
@@ -86,31 +100,82 @@ def save(
                 name = f"optimizer.{index}.{number}.{key}"
                 (tensors if isinstance(value, Tensor) else scalars)[name] = value
     shape = _flatten(carry, tensors)
-    drawn = _random_state(tensors)
     metadata = {
         "position": asdict(position),
         "optimizer": scalars,
         "carry": shape,
-        "random": drawn,
+        "random": drawn[0].numbers,
     }
+    tensors |= drawn[0].tensors
+    if len(drawn) > 1:
+        metadata["random_beside"] = [other.numbers for other in drawn[1:]]
+    for rank, other in enumerate(drawn[1:], 1):
+        tensors |= {_beside(rank, name): value for name, value in other.tensors.items()}
     model_file.write(path, KIND, metadata, tensors)
 
 
-def load(
-    path: Path,
+def _beside(rank: int, name: str) -> str:
+    return f"process.{rank}.{name}"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The content of a checkpoint, read and not yet taken up."""
+
+    path: Path
+    position: Position
+    metadata: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    def drawn(self, rank: int, world: int) -> Drawn | None:
+        """Return the random states of a process, None where it drew nothing in this run before."""
+        if rank == 0:
+            named = {n: v for n, v in self.tensors.items() if n.startswith("random.")}
+            return Drawn(self.metadata["random"], named)
+        beside = self.metadata.get("random_beside", [])
+        if len(beside) != world - 1:
+            return None
+        prefix = _beside(rank, "")
+        named = {n.removeprefix(prefix): v for n, v in self.tensors.items() if n.startswith(prefix)}
+        return Drawn(beside[rank - 1], named)
+
+
+def read(path: Path) -> Saved:
+    """Read a checkpoint.
+
+    Raises:
+        FileError: the file is damaged or no checkpoint.
+    """
+    kind, metadata, tensors = model_file.read(path)
+    known = {entry.name for entry in fields(Position)}
+    found = set(metadata.get("position", ()))
+    later = {"first", "beside"}  # an older one may lack these
+    if kind != KIND or not known - later <= found <= known:
+        raise FileError(f"{path}: this is no checkpoint of a run, but a file of kind {kind!r}.")
+    return Saved(path, Position(**metadata["position"]), metadata, tensors)
+
+
+def take_up(
+    saved: Saved,
     model: nn.Module,
     average: Average | None,
     optimizers: Sequence[Optimizer],
-) -> tuple[Position, Carry]:
-    """Read a checkpoint back into a model, its average, its optimisers and the random generators.
+    rank: int = 0,
+    world: int = 1,
+) -> Carry:
+    """Put a checkpoint into a model, its average, its optimisers and the random generators.
+
+    Args:
+        rank, world: number of this process, and of all. The random generators of process 0 go on
+            where they were; those of the others do so where there are as many as before.
 
     Returns:
-        the position and the carry, the latter on the model's device.
+        the carry, of all streams, on the model's device.
 
     Raises:
-        FileError: the file is damaged, or does not fit the model.
+        FileError: it does not fit the model.
     """
-    position, metadata, tensors = _read(path)
+    path, metadata, tensors = saved.path, saved.metadata, saved.tensors
     device = next(model.parameters()).device
     _load_model(path, model, tensors)
     try:
@@ -121,29 +186,14 @@ def load(
         for index, optimizer in enumerate(optimizers):
             _load_optimizer(index, optimizer, {**tensors, **metadata["optimizer"]})
         carry = _unflatten(metadata["carry"], tensors, device)
-        _set_random_state(metadata["random"], tensors)
+        drawn = saved.drawn(rank, world)
+        if drawn is None:
+            torch.manual_seed(torch.initial_seed() ^ saved.position.step)
+        else:
+            set_random_state(drawn)
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise FileError(f"{path}: this checkpoint does not fit the run: {error}") from error
-    return position, carry
-
-
-def load_position(path: Path) -> Position:
-    """Read only where a checkpoint stands.
-
-    Raises:
-        FileError: the file is damaged or no checkpoint.
-    """
-    return _read(path)[0]
-
-
-def _read(path: Path) -> tuple[Position, dict[str, Any], dict[str, Tensor]]:
-    kind, metadata, tensors = model_file.read(path)
-    known = {entry.name for entry in fields(Position)}
-    found = set(metadata.get("position", ()))
-    later = {"first", "beside"}  # an older one may lack these
-    if kind != KIND or not known - later <= found <= known:
-        raise FileError(f"{path}: this is no checkpoint of a run, but a file of kind {kind!r}.")
-    return Position(**metadata["position"]), metadata, tensors
+    return carry
 
 
 def load_weights(path: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -210,9 +260,9 @@ def _unflatten(shape: Any, tensors: dict[str, Tensor], device: torch.device) -> 
     return tuple(built) if kind else built
 
 
-def _random_state(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Put the states of all random generators into `tensors`; numbers beside them are returned."""
-    tensors["random.torch"] = torch.get_rng_state()
+def random_state() -> Drawn:
+    """Return the states of all random generators of this process."""
+    tensors = {"random.torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         for index, state in enumerate(torch.cuda.get_rng_state_all()):
             tensors[f"random.cuda.{index}"] = state
@@ -220,19 +270,22 @@ def _random_state(tensors: dict[str, Tensor]) -> dict[str, Any]:
     tensors["random.python"] = torch.tensor(words)
     name, keys, place, has_next, numpy_next = np.random.get_state()  # noqa: NPY002
     tensors["random.numpy"] = torch.from_numpy(np.asarray(keys).astype(np.int64))
-    return {
+    numbers = {
         "python": [version, python_next],
         "numpy": [str(name), int(place), int(has_next), float(numpy_next)],
     }
+    return Drawn(numbers, tensors)
 
 
-def _set_random_state(drawn: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+def set_random_state(drawn: Drawn) -> None:
+    """Put the random generators of this process where they were."""
+    tensors = drawn.tensors
     torch.set_rng_state(tensors["random.torch"])
     states = [value for name, value in tensors.items() if name.startswith("random.cuda.")]
     if torch.cuda.is_available() and len(states) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states)
-    version, python_next = drawn["python"]
+    version, python_next = drawn.numbers["python"]
     random.setstate((version, tuple(tensors["random.python"].tolist()), python_next))
-    name, place, has_next, numpy_next = drawn["numpy"]
+    name, place, has_next, numpy_next = drawn.numbers["numpy"]
     keys = tensors["random.numpy"].numpy().astype(np.uint32)
     np.random.set_state((name, keys, place, has_next, numpy_next))  # noqa: NPY002

@@ -5,15 +5,20 @@ from __future__ import annotations
 # NumPy's global generator is not used here, but a task may draw from it.
 # ruff: noqa: NPY002
 import logging
+import os
 import random
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from elman.errors import InputError
+from elman.training.launcher import Launch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -25,12 +30,19 @@ _PRECISION: Final[dict[str, Literal["32-true", "bf16-mixed", "64-true"]]] = {
 }
 
 
-def make_fabric(device: str, precision: str) -> Fabric:
+def make_fabric(
+    device: str, precision: str, launch: Launch | None = None, patience: timedelta | None = None
+) -> Fabric:
     """Make the Fabric of a run on one device, silently.
 
     Args:
         device: "cpu", "cuda" or "mps".
         precision: "32", "bf16" or "64".
+        launch: what the launcher of several processes said; the first call connects them.
+        patience: how long one process waits for another, at most.
+
+    Raises:
+        InputError: the processes of this machine do not fit its devices.
     """
     logger = logging.getLogger("lightning.fabric")
     with warnings.catch_warnings():
@@ -40,9 +52,49 @@ def make_fabric(device: str, precision: str) -> Fabric:
         for name in ("lightning.fabric", "lightning_fabric", "lightning.fabric.utilities"):
             logging.getLogger(name).setLevel(logging.ERROR)
         logger.propagate = False
-        fabric = Fabric(accelerator=device, devices=1, precision=_PRECISION[precision])
+        kind = _PRECISION[precision]
+        if launch is None:
+            fabric = Fabric(accelerator=device, devices=1, precision=kind)
+        else:
+            fabric = _side_by_side(device, kind, launch, patience)
         fabric.launch()
     return fabric
+
+
+def _side_by_side(
+    device: str, precision: Any, launch: Launch, patience: timedelta | None
+) -> Fabric:
+    """The Fabric of one of several processes; they talk over gloo, on every device."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+    from lightning_fabric.strategies import DDPStrategy
+
+    class SideBySide(DDPStrategy):
+        """Leaves models as they are: gradients are combined by `Processes`."""
+
+        def setup_module(self, module: Any) -> Any:
+            return module
+
+    if device == "mps":
+        raise InputError("train: several processes train on the CPU or on CUDA, not on mps.")
+    if device == "cuda" and launch.here > torch.cuda.device_count():
+        raise InputError(
+            f"train: {launch.here} processes on this machine and {torch.cuda.device_count()} "
+            "CUDA devices; start one process a device, or choose device=cpu."
+        )
+    if launch.kind == "slurm":
+        os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(launch.here))
+        environment: Any = SLURMEnvironment(auto_requeue=False)
+    else:
+        environment = TorchElasticEnvironment()
+    return Fabric(
+        accelerator=device,
+        devices=launch.here,
+        num_nodes=launch.machines,
+        strategy=SideBySide(process_group_backend="gloo", timeout=patience),
+        plugins=[environment],
+        precision=precision,
+    )
 
 
 def move(value: Any, device: torch.device) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,15 @@ from torch import Tensor
 
 from elman.errors import TrainingStopped
 from elman.tasks import model_file
-from elman.tasks.base import Carry, Task
-from elman.training import checkpoint
+from elman.tasks.base import Carry, EmptyShare, Task
+from elman.training import checkpoint, telling
 from elman.training.blowup import diverged, explain, explain_validation
-from elman.training.checkpoint import Position
-from elman.training.console import Console, amount, bits, duration, figure, judgement
+from elman.training.checkpoint import Drawn, Position, Saved
+from elman.training.console import Console
 from elman.training.device import move
 from elman.training.flow import Flow
 from elman.training.folder import MetricsFile, RunFolder
+from elman.training.judging import Judge
 from elman.training.norms import GradientNorms, beside_the_loss
 from elman.training.optimise import (
     Average,
@@ -31,10 +32,10 @@ from elman.training.optimise import (
     set_rate,
 )
 from elman.training.options import TrainingOptions
+from elman.training.processes import Order, Processes
 from elman.training.schedule import (
     VALIDATIONS,
     Limit,
-    final_part,
     planned_steps,
     rate,
     validation_interval,
@@ -47,13 +48,10 @@ if TYPE_CHECKING:
 
 _ROWS = 2000  # rows of metrics in a run, about
 _LONGEST_WAIT = 600.0  # seconds between validations of a timed run, at most
-_LEAST_PART = 0.05  # of the validation text
 _CHECKPOINT_SECONDS = 30.0
 _VALIDATION_COST = 0.04  # part of a timed run's budget that validations may take
 _FIRST_RESERVE = 0.02  # of the budget, kept for the end before the first validation was timed
 _MOST_RESERVE = 0.1  # of the budget, kept for the end afterwards
-_FINAL_SECONDS = 20.0  # that the last judgement of a timed run may take in any case
-_FINAL_SHARE = 0.1  # of the time the run took, which it may take in any case
 
 
 class Loop:
@@ -66,6 +64,8 @@ class Loop:
         console: where to say how it goes.
         fabric: device and precision.
         began: `time.monotonic()` when the run was asked for; a timed budget counts from there.
+        processes: that train together; None is this one alone.
+        signals: what this process is sent.
     """
 
     def __init__(
@@ -76,8 +76,11 @@ class Loop:
         console: Console,
         fabric: Fabric,
         began: float,
+        processes: Processes | None = None,
+        signals: StopSignals | None = None,
     ):
         self.task, self.options, self.folder = task, options, folder
+        self.processes, self.signals = processes or Processes(), signals or StopSignals()
         self.console, self.fabric = console, fabric
         self.model = task.model
         self.parameters = [w for w in self.model.parameters() if w.requires_grad]
@@ -85,6 +88,7 @@ class Loop:
             weight.grad = None  # a task that is used again may hold one from before
         self.optimizers = make_optimizers(self.model, options)
         self.average = Average.of(self.parameters, options.ema) if options.ema else None
+        self.judge = Judge(task, options, fabric)
         self._norms = GradientNorms(self.model)
         self._flow = Flow(self.model) if options.flow_penalty else None
         every = options.fidelity
@@ -97,8 +101,6 @@ class Loop:
         self._row_time = self._saved_time = time.monotonic()
         self._row_tokens = 0
         self._validation_seconds: float | None = None  # with all that belongs to it
-        self._judging_seconds: float | None = None  # of the task's own part in it
-        self._judged: float | None = None  # part of the validation text, at the end
         self._recent: float | None = None
         self._lap = (self._row_time, 0)  # time and tokens, for the speed on the screen
         self._lap_step = 0
@@ -107,13 +109,16 @@ class Loop:
 
     # -- where the run stands ----------------------------------------------------------------
 
-    def resume(self) -> None:
-        """Take up the whole state of the last checkpoint."""
-        self.position, self.carry = checkpoint.load(
-            self.folder.last, self.model, self.average, self.optimizers
-        )
+    def resume(self, saved: Saved) -> None:
+        """Take up the whole state of a checkpoint."""
+        rank, world = self.processes.rank, self.processes.world
+        carry = checkpoint.take_up(saved, self.model, self.average, self.optimizers, rank, world)
+        self.position = saved.position
         if self._shadow is not None:
-            self.carry, self._shadow.carry = self.carry
+            carry, self._shadow.carry = carry
+        self.judge.part = saved.position.part
+        with suppress(EmptyShare):
+            self.carry = self.task.divide(carry)
         self._seconds_before = self.position.seconds
         self._progress_before = self.progress()
         self._row_tokens = self.position.tokens
@@ -129,10 +134,9 @@ class Loop:
             return Limit(self._steps, None)
         whole = 60.0 * self.options.minutes
         reserve = _FIRST_RESERVE * whole
-        if self._judging_seconds is not None:
-            part, judged = self.position.part or 1.0, self.judged_part()
-            again = self._last_judging() * judged / part if self.needs_final_validation() else 0.0
-            reserve = min(self._judging_seconds + again + 0.2, _MOST_RESERVE * whole)
+        needed = self.judge.reserve(self.seconds())
+        if needed is not None:
+            reserve = min(needed + 0.2, _MOST_RESERVE * whole)
         return Limit(self._steps, whole - reserve)
 
     def progress(self) -> float:
@@ -141,8 +145,10 @@ class Loop:
 
     # -- the run -----------------------------------------------------------------------------
 
-    def run(self, signals: StopSignals) -> None:
+    def run(self) -> None:
         """Train to the end of the budget, or until patience ends or a signal comes.
+
+        Process 0 runs; the others `follow` it.
 
         Raises:
             TrainingStopped: a loss, gradient or validation that is not finite.
@@ -150,14 +156,36 @@ class Loop:
         """
         self._metrics = MetricsFile(self.folder.metrics)
         self.model.train()
-        if self.position.step == 0:
-            self.save()
         try:
-            self._run(signals)
+            if self.position.step == 0:
+                self.save()
+            self._run()
+            self.processes.tell(Order.END)
+        except Exception as error:
+            self.processes.fail(error)
+            raise
         finally:
             self._metrics.close()
 
-    def _run(self, signals: StopSignals) -> None:
+    def follow(self) -> None:
+        """Do as process 0 tells, until the end.
+
+        Raises:
+            ProcessFailed: process 0, or another, has failed.
+        """
+        self.model.train()
+        while True:
+            order, progress = self.processes.hear()
+            if order is Order.LEARN:
+                self._learn(progress)
+            elif order is Order.SAVE:
+                self._collect()
+            elif order is Order.FAIL:
+                self.processes.fail(None)
+            else:
+                return
+
+    def _run(self) -> None:
         position = self.position
         while position.ended is None:
             progress = self.progress()
@@ -174,8 +202,9 @@ class Loop:
                     position.ended = f"no gain in {position.waiting} validations"
             if validated or self._checkpoint_is_due():
                 self.save()
-            if signals.received and position.ended is None:
-                self._interrupt(signals.received)
+            received = self.signals.received or self.processes.asked
+            if received and position.ended is None:
+                self._interrupt(received)
             if self.console.due():
                 self._draw()
         if position.since[3]:
@@ -194,34 +223,26 @@ class Loop:
     def _learn(self, progress: float) -> None:
         """Make one optimiser step."""
         position, options = self.position, self.options
-        step = position.step
-        fresh = self.task.start(step)
-        if fresh is not None:
-            self.carry = fresh
-        batch = move(self.task.batch(step), self._device)
-        drawn = torch.get_rng_state()
-        watching = nullcontext() if self._flow is None else self._flow.watching()
-        with self.fabric.autocast(), watching:
-            loss, self.carry, count = self.task.loss(batch, self.carry)
-        self.fabric.backward(loss)
-        if self._shadow is not None:
-            self._compare(step, batch, drawn)
-        beside = {}
-        if self._flow is not None:
-            beside["flow"] = self._flow.add_gradient(options.flow_penalty)
+        self.processes.tell(Order.LEARN, progress)
+        beside: dict[str, float] = {}
+        value, count = self.processes.combine(
+            self.parameters, lambda: self._differentiate(beside), self.signals.received
+        )
         if options.l1 or options.l2:
             add_penalty_gradients(self.parameters, options.l1, options.l2)
         gradients = [w.grad for w in self.parameters if w.grad is not None]
-        (norm, norms), value = self._norms.measure(), float(loss.detach())
+        norm, norms = self._norms.measure()
         self._set_rate(progress)
         if not (math.isfinite(value) and math.isfinite(norm)):
+            if not self.processes.leads:
+                return  # process 0 says so
             self._stop_not_finite(value)
         clip(gradients, norm, options.clip_norm, options.clip_value)
         for optimizer in self.optimizers:
             optimizer.step()
         for weight in self.parameters:
             weight.grad = None
-        position.step = step + 1
+        position.step += 1
         if self.average is not None:
             self.average.update(position.step)
         position.tokens += count
@@ -239,6 +260,28 @@ class Loop:
         if self._recent is None:  # the first step of a process is slow, and says nothing of speed
             self._lap, self._lap_step = (time.monotonic(), position.tokens), position.step
         self._recent = value if self._recent is None else 0.97 * self._recent + 0.03 * value
+
+    def _differentiate(self, beside: dict[str, float]) -> tuple[Tensor, int]:
+        """Put the gradients of the batch, or of this process's share, in place.
+
+        Args:
+            beside: is given what stands beside the loss.
+        """
+        step = self.position.step
+        fresh = self.task.start(step)
+        if fresh is not None:
+            self.carry = fresh
+        batch = move(self.task.batch(step), self._device)
+        drawn = torch.get_rng_state()
+        watching = nullcontext() if self._flow is None else self._flow.watching()
+        with self.fabric.autocast(), watching:
+            loss, self.carry, count = self.task.loss(batch, self.carry)
+        self.fabric.backward(loss)
+        if self._shadow is not None:
+            self._compare(step, batch, drawn)
+        if self._flow is not None:
+            beside["flow"] = self._flow.add_gradient(self.options.flow_penalty)
+        return loss, count
 
     def _compare(self, step: int, batch: tuple[Tensor, ...], drawn: Tensor) -> None:
         """Have the shadow follow a step, and write down what it found."""
@@ -314,6 +357,8 @@ class Loop:
 
     def save(self) -> None:
         """Write the last checkpoint."""
+        self.processes.tell(Order.SAVE)
+        carry, drawn = self._collect()
         self.position.seconds = self.seconds()
         if self._metrics is not None:
             self._metrics.sync()
@@ -323,19 +368,27 @@ class Loop:
             self.model,
             self.average,
             self.optimizers,
-            self.carry if self._shadow is None else (self.carry, self._shadow.carry),
+            carry if self._shadow is None else (carry, self._shadow.carry),
+            drawn,
         )
         self._saved_time = time.monotonic()
+
+    def _collect(self) -> tuple[Carry, list[Drawn]]:
+        """Return the carry of all streams and the random states of every process, to process 0."""
+        found = self.processes.gather_state(self.model, self.carry, checkpoint.random_state())
+        if not found:
+            return None, []
+        return self.task.unite([carry for carry, _ in found]), [drawn for _, drawn in found]
 
     def _validate(self) -> None:
         """Judge the weights (their average, if there is one) and keep them if they are the best."""
         position, task = self.position, self.task
         began, speed = time.monotonic(), self._tokens_per_second()
         if position.part is None:
-            position.part = self._validation_part()
+            position.part = self.judge.choose_part(self._steps_foreseen())
         if self.average is not None:
             self.average.swap()
-        metrics, sample = self._judge(position.part, sample=not self.console.quiet)
+        metrics, sample = self.judge.judge(sample=not self.console.quiet)
         value = metrics[task.metric]
         if not math.isfinite(value):
             self._stop_not_finite(value, validation=True)
@@ -353,12 +406,12 @@ class Loop:
         position.validated_seconds = self.seconds()
         row = {"kind": "validation", "step": position.step, **metrics, "best": better}
         self._write({**row, "seconds": round(position.validated_seconds, 3)})
-        self._say_validation(value, better, sample, speed)
+        self._say_validation(sample, speed)
         self._row_time, self._row_tokens = time.monotonic(), position.tokens
         self._lap = (self._row_time, position.tokens)
 
-    def _validation_part(self) -> float:
-        """Return the part of the validation text to use, so that it stays cheap beside the run."""
+    def _steps_foreseen(self) -> int | None:
+        """Return the steps of the whole run, as far as they can be foreseen."""
         steps = self._steps
         if self.options.minutes is not None:
             done = self.position.step - self._lap_step
@@ -366,56 +419,16 @@ class Loop:
             left = 60.0 * self.options.minutes - self.seconds()
             steps = self.position.step + round(max(left, 0.0) / max(pace, 1e-6))
             steps = steps if self._steps is None else min(steps, self._steps)
-        if not steps:
-            return 1.0
-        return min(1.0, max(_LEAST_PART, steps / (4 * self.task.steps_per_epoch)))
-
-    def _judge(self, part: float, sample: bool) -> tuple[dict[str, float], str | None]:
-        """Return validation metrics and a sample; the random generators stay where they are."""
-        devices = [self._device] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.no_grad(), self.fabric.autocast():
-            self.model.eval()
-            began = time.monotonic()
-            metrics = self.task.validate(None if part >= 1.0 else part)
-            self._judging_seconds = time.monotonic() - began
-            text = self.task.sample() if sample else None
-            self.model.train()
-        return metrics, text
-
-    def needs_final_validation(self) -> bool:
-        """Return whether validations so far were on a part of the text, or in low precision."""
-        return (self.position.part or 1.0) < 1.0 or self.options.precision == "bf16"
+        return steps
 
     def judged_part(self) -> float:
-        """Return the part of the validation text that the final metrics are on.
-
-        It is all of it, but where that would take a timed run too long.
-        """
-        if self._judged is not None:
-            return self._judged
-        part = self.position.part or 1.0
-        if self.options.minutes is None or part >= 1.0:
-            return 1.0
-        if self._judging_seconds is None:  # a run that had ended, taken up again
-            return final_part(part)
-        affordable = max(_FINAL_SECONDS, _FINAL_SHARE * self.seconds())
-        return min(1.0, max(part, part * affordable / self._last_judging()))
-
-    def _last_judging(self) -> float:
-        """Return the seconds that judging the same part in full precision takes, about."""
-        slower = 2.0 if self.options.precision == "bf16" else 1.0
-        return slower * max(self._judging_seconds or 0.0, 1e-6)
+        """Return the part of the validation text that the final metrics are on."""
+        return self.judge.final_part(self.seconds())
 
     def finish(self) -> dict[str, float]:
         """Take the best weights as the model and return their metrics, in full precision."""
-        _, _, tensors = model_file.read(self.folder.best)
-        checkpoint.load_weights(self.folder.best, self.model, tensors)
-        self.model.eval()
-        if not self.needs_final_validation():
-            return dict(self.position.best_metrics)
-        self._judged = part = self.judged_part()
-        with torch.no_grad():
-            return self.task.validate(None if part >= 1.0 else part)
+        found = self.judge.finish(self.folder.best, self.seconds())
+        return dict(self.position.best_metrics) if found is None else found
 
     def divergence(self, metrics: dict[str, float]) -> str:
         """Say that the loss, though finite, ended far above the first one; "" where it did not.
@@ -430,14 +443,6 @@ class Loop:
 
     # -- what is said ------------------------------------------------------------------------
 
-    def unit(self) -> tuple[float, str]:
-        """Return what the loss of a unit is multiplied by to be shown, and the unit's name."""
-        metrics = self.position.metrics
-        token, char = metrics.get("nats_per_token"), metrics.get("nats_per_char")
-        if self.task.metric == "nats_per_char" and token and char:
-            return char / token, "char"
-        return 1.0, self.task.unit
-
     def _tokens_per_second(self) -> float:
         """Return the speed since the latest validation, or since the first step."""
         then, tokens = self._lap
@@ -451,21 +456,16 @@ class Loop:
         left = used * (1.0 - progress) / done
         if self.options.minutes is not None and self._steps is None:
             left = 60.0 * self.options.minutes - self.seconds()
-        (scale, word), unit = self.unit(), self.task.unit
-        loss = self._recent or 0.0
-        parts = [f"loss {figure(loss, 3)}", f"{figure(bits(loss * scale), 2)} bits/{word}"]
-        if position.metrics:
-            parts.append(f"valid {figure(position.metrics[self.task.metric], 3)}")
-        parts += [f"{amount(self._tokens_per_second())} {unit}s/s", f"{duration(left)} left"]
-        self.console.draw(progress, "  ".join(parts))
+        speed = self._tokens_per_second()
+        text = telling.beside_the_bar(self.task, position, self._recent or 0.0, speed, left)
+        self.console.draw(progress, text)
 
-    def _say_validation(self, value: float, better: bool, sample: str | None, speed: float) -> None:
-        position = self.position
-        text = f"step {position.step} ({self.progress():.0%}, {duration(self.seconds())})  "
-        text += judgement(self.task.metric, self._recent, value, speed, self.task.unit)
-        if not better:
-            text += f"  (best {figure(position.best)} at step {position.best_step})"
-        self.console.say(text)
+    def _say_validation(self, sample: str | None, speed: float) -> None:
+        self.console.say(
+            telling.validation(
+                self.task, self.position, self._recent, self.progress(), self.seconds(), speed
+            )
+        )
         if sample:
             self.console.say("    " + " ".join(sample.split())[:92])
 
@@ -474,7 +474,8 @@ class Loop:
         where = self.folder.path
         raise Interrupted(
             f"stopped by {name} after step {self.position.step}, and saved in {where}. "
-            f"Go on with: elman train {self.task.name} --run {where} --resume"
+            f"Go on with: elman train {self.task.name} --run {where} --resume",
+            name,
         )
 
     def _stop_not_finite(self, value: float, validation: bool = False) -> None:
@@ -486,7 +487,7 @@ class Loop:
         else:
             step_rate = options.lr * self._factor
             lines = explain(self.model, position.step + 1, value, step_rate, options)
-        good = checkpoint.load_position(self.folder.last).step
+        good = checkpoint.read(self.folder.last).position.step
         lines.append(
             f"The last good checkpoint, of step {good}, is kept in {self.folder.path}; go on from "
             "there (resume) with what you change."

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from elman import tasks
@@ -14,18 +17,22 @@ from elman.errors import ElmanError, FileError, InputError, RunError
 from elman.tasks import model_file
 from elman.tasks.base import Task
 from elman.training import checkpoint, config
+from elman.training.beside import check_shared, show_config, show_result
 from elman.training.console import duration, figure
 from elman.training.device import make_fabric, own_settings
 from elman.training.folder import cut_metrics, write_text
+from elman.training.launcher import launched
 from elman.training.loop import Loop
 from elman.training.options import (
     check,
     divide,
 )
+from elman.training.processes import Processes, connect
 from elman.training.setup import Data, Setup, begin, resume_setup, task_fields
 from elman.training.signals import Interrupted, StopSignals
 
 Report = Callable[[Path], Sequence[str]]
+_HANDED_ON = 2.0  # seconds within which a launcher hands on a signal that all have had already
 
 
 @dataclass(frozen=True)
@@ -119,58 +126,121 @@ def train(
     if resume and (init_from is not None or overwrite):
         other = "overwrite" if overwrite else "init_from"
         raise InputError(f"train: resume goes on with a run as it is; {other} begins a new one.")
-    if resume:
-        setup = resume_setup(task, data, run, given_task, given, quiet)
-    else:
-        setup = begin(task, data, run, given_task, given, init_from, overwrite, quiet)
+    if launched() is not None and str(data) == "-":
+        raise InputError(
+            "train: standard input cannot be read by several processes; put it into a file."
+        )
+    processes = connect()
+    with nullcontext() if processes.leads else TemporaryDirectory() as place:
+        own = run if place is None else Path(place) / "run"
+        quiet = quiet or not processes.leads
+        if resume:
+            show_config(processes, run, own)
+            again = partial(resume_setup, task, data, own, given_task, given, quiet)
+            setup = processes.together(again)
+        else:
+            new = partial(begin, task, data, own, given_task, given, init_from, overwrite, quiet)
+            setup = processes.together(new)
+        return _train(setup, began, _ALWAYS if reports is None else reports, processes)
+
+
+def _train(setup: Setup, began: float, reports: Sequence[Report], processes: Processes) -> Result:
+    """Train in all processes, and end the run in the first."""
+    task, console = setup.task, setup.console
+    task.rank, task.world = processes.rank, processes.world
     try:
-        return _train(setup, began, _ALWAYS if reports is None else reports)
+        check_shared(processes, task, setup.options)
+        loop, metrics, received = _learn(setup, began, processes)
+        result = processes.first(lambda: _end(setup, loop, metrics, received, reports))
+        run = show_result(processes, setup.folder.path, setup.folder.path)
+        return replace(_read_result(setup), run=run) if result is None else result
     except ElmanError as error:
-        setup.console.stop()
-        setup.console.log(str(error))
+        console.stop()
+        console.log(str(error))
         raise
     finally:
-        setup.console.close()
+        task.rank, task.world = 0, 1
+        console.close()
 
 
-def _train(setup: Setup, began: float, reports: Sequence[Report]) -> Result:
-    folder, console, options = setup.folder, setup.console, setup.options
-    with StopSignals() as signals, own_settings(options.seed, options.flush_denormal):
-        fabric = make_fabric(options.device, options.precision)
-        fabric.setup_module(setup.task.model)
-        loop = Loop(setup.task, options, folder, console, fabric, began)
+def _learn(
+    setup: Setup, began: float, processes: Processes
+) -> tuple[Loop, dict[str, float] | None, str | None]:
+    """Train to the end and judge the model; the metrics are None where all this was done before.
+
+    Returns:
+        the loop, the metrics (of process 0), and the signal that has come, if any.
+    """
+    folder, options = setup.folder, setup.options
+    apart = 0.0 if processes.world == 1 else _HANDED_ON
+    seed = processes.seed(options.seed)
+    with StopSignals(apart) as signals, own_settings(seed, options.flush_denormal):
+
+        def ready() -> Loop:
+            fabric = make_fabric(options.device, options.precision, processes.launch)
+            fabric.setup_module(setup.task.model)
+            processes.compute_on(fabric.device)
+            return Loop(
+                setup.task, options, folder, setup.console, fabric, began, processes, signals
+            )
+
+        loop = processes.together(ready)
         if setup.resumed:
-            _take_up(setup, loop)
-            finished = loop.position.ended is not None and folder.result.exists()
-            if finished:
-                console.say(f"{folder.path}: this run is finished ({loop.position.ended}).")
-                return _read_result(setup)
-        console.start()
-        loop.run(signals)
-        metrics = loop.finish()
-        model_file.write(
-            folder.model, setup.task.name, setup.task.metadata(), setup.task.model.state_dict()
-        )
-        console.stop()
+            saved = processes.lead(
+                lambda: checkpoint.read(folder.last) if folder.last.exists() else None
+            )
+            if saved is not None:
+                processes.together(lambda: loop.resume(saved))
+            if processes.lead(lambda: _take_up(setup, loop)):
+                return loop, None, None
+        processes.equalise(setup.task.model)
+        if processes.leads:
+            setup.console.start()
+            loop.run()
+        else:
+            loop.follow()
+        metrics = processes.first(lambda: _keep_model(setup, loop))
+        return loop, metrics, signals.received
+
+
+def _keep_model(setup: Setup, loop: Loop) -> dict[str, float]:
+    """Make the best weights the model of the run; return their metrics."""
+    task = setup.task
+    metrics = loop.finish()
+    model_file.write(setup.folder.model, task.name, task.metadata(), task.model.state_dict())
+    setup.console.stop()
+    return metrics
+
+
+def _end(
+    setup: Setup,
+    loop: Loop,
+    metrics: dict[str, float] | None,
+    received: str | None,
+    reports: Sequence[Report],
+) -> Result:
+    """Compare the trained model with the baseline, and leave all in the folder."""
+    folder, task = setup.folder, setup.task
+    if metrics is None:
+        return _read_result(setup)
     seconds = loop.seconds()
     _say_finished(setup, loop, metrics, seconds)
     try:
-        if signals.received:
+        if received:
             raise KeyboardInterrupt
-        baseline = setup.task.baseline()
+        baseline = task.baseline()
     except KeyboardInterrupt:
         raise Interrupted(
             f"stopped before the baseline was measured; the model in {folder.path} is finished. "
-            f"For the comparison: elman train {setup.task.name} --run {folder.path} --resume"
+            f"For the comparison: elman train {task.name} --run {folder.path} --resume",
+            received or "SIGINT",
         ) from None
     return _conclude(setup, loop, metrics, baseline, seconds, reports)
 
 
-def _take_up(setup: Setup, loop: Loop) -> None:
-    """Bring the loop to where the run stands on the disk; the folder changes when all is well."""
+def _take_up(setup: Setup, loop: Loop) -> bool:
+    """Bring the folder to where the loop stands, when all is well; return whether all is done."""
     folder, console = setup.folder, setup.console
-    if folder.last.exists():
-        loop.resume()
     position = loop.position
     again = position.ended is not None and setup.extended is not None and loop.progress() < 1.0
     finished = position.ended is not None and folder.result.exists() and not again
@@ -193,6 +263,9 @@ def _take_up(setup: Setup, loop: Loop) -> None:
         )
     elif position.ended is None:
         console.say(f"{folder.path}: going on after step {position.step}.")
+    elif finished:
+        console.say(f"{folder.path}: this run is finished ({position.ended}).")
+    return finished
 
 
 def _say_finished(setup: Setup, loop: Loop, metrics: dict[str, float], seconds: float) -> None:

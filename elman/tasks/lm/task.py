@@ -119,11 +119,13 @@ class LanguageModelling(Task):
 
     def divide(self, carry: Carry) -> Carry:
         """Return the states and the influence of this process's streams."""
-        return carry if self.world == 1 else rows_of(carry, self._rows())
+        alone = self.world == 1 or carry is None
+        return carry if alone else rows_of(carry, self._rows())
 
     def unite(self, parts: Sequence[Carry]) -> Carry:
         """Return the states and the influence of all streams, of those of every process."""
-        return parts[0] if len(parts) == 1 else united([p for p in parts if p is not None])
+        there = [part for part in parts if part is not None]  # before the first step is nothing
+        return united(there) if len(there) > 1 else parts[0]
 
     def loss(self, batch: tuple[Tensor, ...], carry: Carry) -> tuple[Tensor, Carry, int]:
         """Return the mean -ln p of the targets, the next carry, and the number of targets."""
