@@ -1,0 +1,110 @@
+"""Makes the two small sets of data that are our own: digits.jsonl and outfits.csv.
+
+    python elman/demo_data/make.py FOLDER
+
+**digits.jsonl** has 600 pictures of 8 × 8 pixels, 0 to 9 dark, and the word for the digit that each
+shows. A digit of 5 × 7 dots is put somewhere on the 8 × 8, each of its dots has a darkness of its
+own between 4 and 9 and is missing once in twelve, and each other dot is 1 to 4 dark once in six.
+
+**outfits.csv** says what was worn on the days of 260 weeks. From Monday to Friday one of five
+outfits is worn that has not been worn in the same week yet: what was worn is in the wash. The suit
+is for Monday or Tuesday in half of the weeks. On Saturday it is the tracksuit, and on Sunday the
+linen suit if the suit was worn in the week, else the jumper. On one day in twelve anything is worn.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DOTS = (
+    "01110 10001 10011 10101 11001 10001 01110",
+    "00100 01100 00100 00100 00100 00100 01110",
+    "01110 10001 00001 00110 01000 10000 11111",
+    "01110 10001 00001 00110 00001 10001 01110",
+    "00010 00110 01010 10010 11111 00010 00010",
+    "11111 10000 11110 00001 00001 10001 01110",
+    "00110 01000 10000 11110 10001 10001 01110",
+    "11111 00001 00010 00100 01000 01000 01000",
+    "01110 10001 10001 01110 10001 10001 01110",
+    "01110 10001 10001 01111 00001 00010 01100",
+)
+WEEKDAYS = ("suit", "shirt", "jeans", "dress", "cardigan")
+WEEKEND = ("tracksuit", "linen", "jumper")
+
+
+def digit(number: int, draw: random.Random) -> list[int]:
+    """Draw a picture of a digit, row by row."""
+    down, right = draw.randrange(2), draw.randrange(4)
+    picture = []
+    rows = DOTS[number].split()
+    for y in range(8):
+        for x in range(8):
+            inside = 0 <= y - down < 7 and 0 <= x - right < 5
+            dark = inside and rows[y - down][x - right] == "1"
+            if dark:
+                picture.append(0 if draw.random() < 1 / 12 else draw.randint(4, 9))
+            else:
+                picture.append(draw.randint(1, 4) if draw.random() < 1 / 6 else 0)
+    return picture
+
+
+def digits(count: int = 600, seed: int = 1) -> list[dict[str, object]]:
+    """Draw pictures of digits, each with its word."""
+    draw = random.Random(seed)
+    numbers = [i % 10 for i in range(count)]
+    draw.shuffle(numbers)
+    return [{"pixels": digit(number, draw), "word": WORDS[number]} for number in numbers]
+
+
+def week(draw: random.Random) -> list[str]:
+    """Draw what is worn from Monday to Sunday."""
+    left = list(WEEKDAYS)
+    wears_suit = draw.random() < 0.5
+    suit_on = draw.randrange(2) if wears_suit else None
+    left.remove("suit")
+    worn: list[str] = []
+    for day in range(5):
+        if draw.random() < 1 / 12:
+            chosen = draw.choice(WEEKDAYS + WEEKEND)
+        elif day == suit_on:
+            chosen = "suit"
+        else:
+            chosen = draw.choice([outfit for outfit in left if outfit not in worn] or left)
+        worn.append(chosen)
+    for usual in ("tracksuit", "linen" if "suit" in worn else "jumper"):
+        anything = draw.random() < 1 / 12
+        worn += [draw.choice(WEEKDAYS + WEEKEND) if anything else usual]
+    return worn
+
+
+def outfits(weeks: int = 260, seed: int = 1) -> list[tuple[str, str, str]]:
+    """Draw week, day and what was worn, a row a day."""
+    draw = random.Random(seed)
+    monday = date(2020, 1, 6)
+    rows = []
+    for number in range(weeks):
+        for day, worn in enumerate(week(draw)):
+            today = monday + timedelta(days=7 * number + day)
+            year, of_year, _ = today.isocalendar()
+            rows.append((f"{year}-W{of_year:02}", today.isoformat(), worn))
+    return rows
+
+
+def main(folder: str) -> None:
+    """Write both files."""
+    text = "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in digits())
+    (Path(folder) / "digits.jsonl").write_text(text, encoding="utf-8", newline="\n")
+    with (Path(folder) / "outfits.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("week", "day", "worn"))
+        table.writerows(outfits())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else str(Path(__file__).parent))
