@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from itertools import chain, pairwise
+from itertools import chain, compress, pairwise
 from typing import NamedTuple, NoReturn
 
 import numpy as np
@@ -14,7 +14,7 @@ from elman.errors import FileError
 
 # A cell whose quote is not closed would otherwise take the rest of a large file into memory.
 LONGEST_RECORD = 64 << 20
-_NEWLINE = 10
+_NEWLINE, _RETURN, _QUOTE = b'\n\r"'
 
 
 class Form(NamedTuple):
@@ -97,17 +97,28 @@ def read_rows(chunks: Iterable[str], form: Form, name: str) -> Iterator[Rows]:
         size += len(data) - cut
     whole = b"".join(held)
     if whole:
-        rows, used, lines = _parse(whole, form, name, line)
+        rows, used, lines = _parse(whole, form, name, line, exact=True)
         if used < len(whole):
             _unclosed(name, line + lines)
         if len(rows.counts):
             yield rows
 
 
-def _parse(data: bytes, form: Form, name: str, line: int) -> tuple[Rows, int, int]:
-    """Return the whole rows in `data`, how many bytes they take, and how many lines."""
+def _parse(
+    data: bytes, form: Form, name: str, line: int, exact: bool = False
+) -> tuple[Rows, int, int]:
+    """Return the whole rows in `data`, how many bytes they take, and how many lines.
+
+    Args:
+        data: whole lines.
+        form: how cells are written.
+        name: of the file.
+        line: number of the first line.
+        exact: whether this is the end, where nothing that follows can close a quote.
+    """
     if form.quoted and (b'"' in data or b"\r" in data):
-        return _quoted(data, form.separator, name, line)
+        found = None if exact else _by_parity(data, form.separator, line)
+        return found or _one_by_one(data, form.separator, name, line)
     return _plain(data, form.separator, line), len(data), data.count(b"\n")
 
 
@@ -135,8 +146,56 @@ def _pattern(separator: bytes) -> re.Pattern[bytes]:
     return re.compile(rb'("[^"]*+(?:""[^"]*+)*+"|(?!")[^' + mark + rb"\n\r]*+)([" + mark + rb"\n])")
 
 
-def _quoted(data: bytes, separator: bytes, name: str, line: int) -> tuple[Rows, int, int]:
-    """Parse rows in which cells may be quoted; what is not whole yet is left."""
+def _by_parity(data: bytes, separator: bytes, line: int) -> tuple[Rows, int, int] | None:
+    """Parse rows in which every quote opens, closes or is doubled; None where one is not.
+
+    A byte stands within quotes where the number of quotes up to it is odd. So separators are told
+    from text without a look at single cells. This must not be the end of the file: a row with a
+    single quote amid its text would seem to be still open.
+    """
+    array = np.frombuffer(data, dtype=np.uint8)
+    inside = (np.cumsum(array == _QUOTE, dtype=np.uint8) & 1).astype(bool)
+    breaks = (array == separator[0]) | (array == _NEWLINE)
+    marks = np.flatnonzero(breaks & ~inside)
+    ends = np.flatnonzero(array[marks] == _NEWLINE)
+    if not ends.size or (b"\r" in data and (~inside & (array == _RETURN)).any()):
+        return None
+    marks = marks[: ends[-1] + 1]
+    used = int(marks[-1]) + 1
+    quotes = np.flatnonzero(array[:used] == _QUOTE)
+    opening, closing = quotes[inside[quotes]], quotes[~inside[quotes]]
+    doubled = array[opening - 1] == _QUOTE
+    doubled[opening == 0] = False
+    starting = (opening == 0) | breaks[opening - 1]
+    ending = breaks[closing + 1] | (array[closing + 1] == _QUOTE)
+    if not ((doubled | starting).all() and ending.all()):
+        return None
+    keep = np.ones(used, dtype=bool)
+    keep[quotes] = False
+    keep[opening[doubled]] = True
+    text = array[:used][keep].tobytes()
+    dropped = np.flatnonzero(~keep)
+    starts = np.concatenate([[0], marks + 1 - np.searchsorted(dropped, marks)])
+    counts = np.diff(ends, prepend=-1)
+    bare = np.flatnonzero(counts == 1)
+    at = starts[np.cumsum(counts)[bare] - 1]
+    if any(not text[a : text.index(b"\n", a)].strip(b" ") for a in at.tolist()):
+        return None  # a blank line, perhaps
+    total = data.count(b"\n", 0, used)
+    lines: np.ndarray | int = line
+    if total != len(counts):
+        newlines = np.flatnonzero(array[:used] == _NEWLINE)
+        firsts = np.concatenate([[0], marks[ends][:-1] + 1])
+        lines = line + np.searchsorted(newlines, firsts)
+    return Rows(text, starts, counts, lines), used, total
+
+
+def _one_by_one(data: bytes, separator: bytes, name: str, line: int) -> tuple[Rows, int, int]:
+    """Parse rows cell by cell; what is not whole yet is left.
+
+    Raises:
+        FileError: a quote with text behind it, a carriage return.
+    """
     pattern = _pattern(separator)
     found = pattern.findall(data)
     used = len(data)
@@ -147,22 +206,17 @@ def _quoted(data: bytes, separator: bytes, name: str, line: int) -> tuple[Rows, 
     last = np.frombuffer(b"".join(ends), dtype=np.uint8) == _NEWLINE
     counts = np.diff(np.flatnonzero(last), prepend=-1)
     total = data.count(b"\n", 0, used)
-    lines: np.ndarray | int = line
-    if total != len(counts):
-        taken = np.fromiter((cell.count(b"\n") for cell in cells), np.int64, len(cells)) + last
-        after = np.cumsum(taken)[last]
-        lines = np.concatenate([[0], after[:-1]]) + line
-    blank = counts == 1
-    if blank.any():
-        at = np.cumsum(counts) - 1
-        blank &= np.array([not cells[i].strip(b" ") for i in at.tolist()])
-        if blank.any():
-            drop = set(at[blank].tolist())
-            cells = [cell for i, cell in enumerate(cells) if i not in drop]
-            ends = [end for i, end in enumerate(ends) if i not in drop]
-            lines = (lines + np.arange(len(counts)) if isinstance(lines, int) else lines)[~blank]
-            counts = counts[~blank]
-    cells = [cell[1:-1].replace(b'""', b'"') if cell.startswith(b'"') else cell for cell in cells]
+    taken = np.fromiter((cell.count(b"\n") for cell in cells), np.int64, len(cells)) + last
+    lines = np.concatenate([[0], np.cumsum(taken)[last][:-1]]) + line if len(counts) else line
+    kept = np.array([bool(cell.strip(b" ")) for cell in cells], dtype=bool)
+    kept |= np.repeat(counts, counts) > 1  # only a cell alone in its row makes a blank line
+    lines = lines[kept[np.cumsum(counts) - 1]] if isinstance(lines, np.ndarray) else lines
+    counts = counts[kept[np.cumsum(counts) - 1]]
+    cells = [
+        cell[1:-1].replace(b'""', b'"') if cell.startswith(b'"') else cell
+        for cell in compress(cells, kept)
+    ]
+    ends = list(compress(ends, kept))
     starts = np.zeros(len(cells) + 1, dtype=np.int64)
     np.cumsum(np.fromiter(map(len, cells), np.int64, len(cells)) + 1, out=starts[1:])
     text = b"".join(chain.from_iterable(zip(cells, ends, strict=True)))

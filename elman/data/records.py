@@ -125,6 +125,8 @@ def cell_of(value: Any) -> str:
         return value
     if value is None:
         return ""
+    if type(value) is float and value == value:  # faster than by json, and the same but for inf
+        return repr(value)
     return json.dumps(value, ensure_ascii=False)
 
 
