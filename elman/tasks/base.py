@@ -94,7 +94,7 @@ class Task(abc.ABC):
     fingerprint: str
     steps_per_epoch: int
     carries: bool = False
-    shared: ClassVar[bool] = False
+    shared: bool = False
     rank: int = 0
     world: int = 1
 

@@ -59,6 +59,7 @@ class GraphLabelling(Task):
         self.fingerprint = data.fingerprint()
         self.whole = meaning.batch(data)
         self.graphs = min(options.graphs or 1, len(parts["train"]))
+        self.shared = not data.single  # the nodes of one graph are not apart
         self.steps_per_epoch = 1 if data.single else -(-len(parts["train"]) // self.graphs)
 
     def describe(self) -> list[str]:
@@ -97,7 +98,7 @@ class GraphLabelling(Task):
             return tuple(self._learned)
         epoch, at = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([self.seed, epoch]).permutation(len(train))
-        picked = [train[i] for i in order[at * self.graphs : (at + 1) * self.graphs]]
+        picked = [train[i] for i in self.mine(order[at * self.graphs : (at + 1) * self.graphs])]
         return tuple(chosen_graphs(self.data, self.whole, picked, self.meaning.target))
 
     @cached_property

@@ -37,6 +37,7 @@ class TreeLabelling(Task):
     name = "tree"
     metric = "root_error"
     unit = "node"
+    shared = True
 
     def __init__(
         self,
@@ -79,9 +80,12 @@ class TreeLabelling(Task):
         epoch, at = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.corpus.train))
         chosen = order[at * self.trees : (at + 1) * self.trees]
-        batch = self.corpus.meaning.batch([self.corpus.train[i] for i in chosen])
+        mine = self.mine(np.arange(len(chosen)))
+        batch = self.corpus.meaning.batch([self.corpus.train[chosen[i]] for i in mine])
         draw = np.random.default_rng([self.seed, epoch, at])
-        hidden = draw.random(len(batch.words)) < self.options.unknown_rate
+        ends = np.cumsum([len(self.corpus.train[i].words) for i in chosen])
+        drawn = np.split(draw.random(ends[-1]), ends[:-1])  # for all, so that a share sees the same
+        hidden = np.concatenate([drawn[i] for i in mine]) < self.options.unknown_rate
         rare = np.isin(batch.words.numpy(), list(self.corpus.once))
         batch.words[torch.from_numpy(hidden & rare)] = 0
         return tuple(batch)
