@@ -68,7 +68,7 @@ def read_named_arrays(path: str | Path) -> Mapping[str, np.ndarray]:
         start = file.read(6)
     try:
         if start.startswith(b"PK"):
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: _member(archive, name, path) for name in archive.files}
             if not arrays:
                 raise FileError(f"{path}: holds no array.")

@@ -107,8 +107,8 @@ def plain(value: Any, place: str) -> Any:
 def _of_numpy(array: np.ndarray) -> Any:
     """Return Python's values; `tolist` would make integers of times finer than microseconds."""
     if array.dtype.kind == "M":
-        texts = np.datetime_as_string(array).astype(object)
-        array = np.where(np.isnat(array), np.full_like(texts, None), texts)
+        missing = np.full(array.shape, None, dtype=object)
+        array = np.where(np.isnat(array), missing, np.asarray(np.datetime_as_string(array), object))
     elif array.dtype.kind == "m":
         array = array / np.timedelta64(1, "s")
     return array.tolist()
