@@ -174,7 +174,8 @@ def layout_of(lines: Sequence[str], expected: Layout | None = None) -> Layout | 
     width = counts.most_common(1)[0][0]
     if tab and width == 10:
         rows = [line for line in filled if line.count("\t") == 9]
-        if all(_ANY_ID.fullmatch(line.split("\t", 1)[0]) for line in rows):
+        numbered = sum(bool(_ANY_ID.fullmatch(line.split("\t", 1)[0])) for line in rows)
+        if 2 * numbered > len(rows):
             return Layout("conllu", True, 10)
     regular = len(counts) == 1 or (width > 1 and counts[width] > 0.9 * len(filled))
     if expected is not None and not tab:
