@@ -22,12 +22,24 @@ def command(
     unknown: Annotated[
         str | None, Option("--unknown", help=f"Language models: {UNKNOWN_HELP}")
     ] = None,
+    start: Annotated[
+        str | None,
+        Option("--from", help="Series: time stamp of the first step that is scored."),
+    ] = None,
+    context: Annotated[
+        str | None, Option("--context", help="Series: a file of the steps before, read only.")
+    ] = None,
+    stride: Annotated[int | None, Option("--stride", help="Series: steps between origins.")] = None,
+    origins: Annotated[
+        int | None, Option("--origins", help="Series: at most so many origins, evenly spread.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a trained model on files.
 
     A language model is measured in nats and bits a character, and perplexity; one of trees by the
-    share of labels that are right, at the roots and at all nodes.
+    share of labels that are right, at the roots and at all nodes; one of series by a backtest over
+    rolling origins.
 
     For a language model, tokens that its vocabulary lacks count as in validation: as <unk> where it
     has one. A note says how many, and a model that has none refuses them.
@@ -39,6 +51,8 @@ def command(
       head -n 100 sequel.txt | elman evaluate runs/novel --json
 
       elman evaluate runs/trees test.txt
+
+      elman evaluate runs/load all.csv --from 2018-01-01
     """
     from elman.errors import InputError
     from elman.tasks import load
@@ -52,7 +66,12 @@ def command(
     elif unknown is not None:
         raise InputError("evaluate: --unknown is for language models; leave it out.")
     else:
-        metrics = model.evaluate(names)
+        given = {"start": start, "context": context, "stride": stride, "origins": origins}
+        given = {name: value for name, value in given.items() if value is not None}
+        if given and model.task != "forecast":
+            name = {"start": "from"}.get(next(iter(given)), next(iter(given)))
+            raise InputError(f"evaluate: --{name} is for models of series; leave it out.")
+        metrics = model.evaluate(names, **given)
     if "note" in metrics:
         note(f"note: {metrics['note']}")
     if as_json:

@@ -11,7 +11,11 @@ from typer import Argument, Option
 from elman.cli.terminal import Json, Run, note, piped
 
 # The module that draws the answers of a task's models.
-_PICTURES = {"tree": "elman.plots.trees", "graph": "elman.plots.graphs"}
+_PICTURES = {
+    "tree": "elman.plots.trees",
+    "graph": "elman.plots.graphs",
+    "forecast": "elman.plots.forecast",
+}
 
 
 def command(
@@ -28,6 +32,9 @@ def command(
         str | None,
         Option("--plot", metavar="PNG", help="Draw the first answer of a file into a picture."),
     ] = None,
+    horizon: Annotated[
+        int | None, Option("--horizon", min=1, help="Series: steps to tell; else as in training.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Let a trained model tell labels; what the data say themselves is not read.
@@ -37,6 +44,9 @@ def command(
     A model of trees is given trees in brackets, such as ((A) ((fine) (film))), and gives them back
     with a label at every node. With --json each is an object on a line of its own, with the
     probability of each label.
+
+    A model of series is given a table and tells the steps behind the last value of each series, as
+    rows of CSV; rows without a value give the covariates that are known ahead.
 
     [bold]Examples[/bold]
 
@@ -59,10 +69,13 @@ def command(
             f"predict: {run} is a language model, which has no labels to tell; there are elman "
             "generate, elman score and elman evaluate."
         )
+    given = {} if horizon is None else {"horizon": horizon}
+    if given and model.task != "forecast":
+        raise InputError("predict: --horizon is for models of series; leave it out.")
     if plot is not None:
         _draw(model, data, plot)
     noted = False
-    for line, record in model.answers(data or "-"):
+    for line, record in model.answers(data or "-", **given):
         if "note" in record and not noted:
             note(f"note: {record['note']}")
             noted = True

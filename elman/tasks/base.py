@@ -66,7 +66,7 @@ class Task(abc.ABC):
         name: name of the task, "lm".
         metric: key of `validate` that is minimised (best checkpoint, early stopping).
         unit: what `loss` is a mean over and counts, in the singular ("token", "node"); the key
-            "nats_per_" + unit of `validate`, where there is one, is the same loss.
+            "nats_per_" + unit of `validate`, or "loss", where there is one, is the same loss.
         model: the network; made by the constructor on the CPU from the task's seed (the global
             random state of torch is left as it was). The loop may move it to a device; the task
             follows the device of the model's parameters.

@@ -77,8 +77,12 @@ def diverged(
         options: of the run.
         unit: what a loss is a mean over.
     """
+    if first is None:
+        return ""
+    # a loss may begin near 0, and that of a density below it: far above is then in nats
+    far = first + (_DIVERGED - 1) * max(abs(first), 1.0)
     for name, loss in losses.items():
-        if first is not None and loss is not None and loss > _DIVERGED * first:
+        if loss is not None and loss > far:
             return (
                 f"The run diverged: its {name} loss ended at {loss:.4g} nats a {unit}, and the "
                 f"first was {first:.4g}. Try {', '.join(remedies(options))}."

@@ -437,7 +437,8 @@ class Loop:
             metrics: of the last judgement.
         """
         task, unit = self.task, self.task.unit
-        validation = metrics.get(f"nats_per_{unit}", metrics[task.metric])
+        judged = metrics.get("loss", metrics[task.metric])
+        validation = metrics.get(f"nats_per_{unit}", judged)
         losses = {"training": self._recent, "validation": validation}
         return diverged(self.position.first, losses, self.options, unit)
 

@@ -55,7 +55,11 @@ def build(
     options = options.model_copy(update={"model": kind, "horizon": options.horizon or 1})
     corpus = read_corpus(files, options)
     options = options.model_copy(
-        update={**corpus.loaded.columns.options(), "season": corpus.meaning.season}
+        update={
+            **corpus.loaded.columns.options(),
+            "season": corpus.meaning.season,
+            "scaling": corpus.meaning.scale.kind,
+        }
     )
     source = module(kind)
     settled = source.settle(options, corpus.data, budget or Budget())
@@ -69,6 +73,7 @@ def build(
     forecaster, horizon = network.forecaster, options.horizon or 1
     windows = corpus.train_windows(forecaster.lags, forecaster.training_steps(horizon))
     forecaster.take_linear(path)
+    forecaster.take_spread(network.output.begin(path.deviation))
     if type(forecaster).begin is not Forecaster.begin:
         step = max(1, len(windows) * (forecaster.lags + windows.horizon) // _MOST_BEGUN_WITH)
         forecaster.begin(to(windows.window(slice(None, None, step)), network.like))
@@ -76,7 +81,16 @@ def build(
         options = options.model_copy(update={"windows": 32 if len(windows) < 4000 else 64})
     baselines = Baselines(simple, corpus.meaning.season)
     recommended = forecaster.recommended()
+    if budget is None or (budget.steps is None and budget.epochs is None):
+        recommended.setdefault("epochs", _epochs(options, len(windows)))
     return Forecasting(corpus, options, network, baselines, recommended=recommended, seed=seed)
+
+
+def _epochs(options: ForecastOptions, windows: int) -> float:
+    """Passes that are enough: beside a linear path little is left to learn, and soon by heart."""
+    passes, steps = (4, 500) if options.linear else (16, 2000)
+    per_pass = -(-windows // (options.windows or 1))
+    return float(max(passes, -(-steps // per_pass)))
 
 
 def _sizes(options: ForecastOptions) -> Sizes:
@@ -120,7 +134,7 @@ def restore(
     Raises:
         FileError: something is missing, of a wrong type, or does not fit the rest.
     """
-    if set(metadata) != {"config", "grid", "series", "past", "future", "season"}:
+    if set(metadata) != {"config", "grid", "series", "past", "future", "season", "scaling"}:
         raise FileError(f"{where}: its metadata do not describe a model of series.")
     meaning = Meaning.from_json(metadata, where)
     try:

@@ -102,6 +102,11 @@ class Forecaster(nn.Module, abc.ABC):
         Called once on a new network, before `begin`.
         """
 
+    def take_spread(self, spread: Tensor) -> None:
+        """Begin what is told besides the middle, (H, outputs), at what fits errors of a ridge
+        regression on the validation part; of `Output.begin`. Called once on a new network.
+        """
+
     @abc.abstractmethod
     def forward(self, window: Window) -> Tensor:
         """Return (batch, H, outputs) in free run: of the target nothing behind the origin is read.

@@ -60,7 +60,8 @@ class Baselines:
             "error": self.ridge.error,
             "features": [f.lags, f.anchor, f.past, f.future, f.ahead],
         }
-        return notes, {"weights": self.ridge.weights, "bias": self.ridge.bias}
+        names = ("weights", "bias", "deviation")
+        return notes, {name: getattr(self.ridge, name) for name in names}
 
     @classmethod
     def from_file(
@@ -73,10 +74,14 @@ class Baselines:
         """
         try:
             features = Features(*notes["features"])
-            weights, bias = tensors["weights"], tensors["bias"]
-            if weights.shape[1:] != bias.shape or min(features.lags, notes["season"]) < 1:
+            weights, bias, deviation = (tensors[n] for n in ("weights", "bias", "deviation"))
+            if (
+                not weights.shape[1:] == bias.shape == deviation.shape
+                or min(features.lags, notes["season"]) < 1
+            ):
                 raise ValueError
-            ridge = Ridge(features, weights, bias, notes["strength"], notes["error"])
+            numbers = (notes["strength"], notes["error"])
+            ridge = Ridge(features, weights, bias, *numbers, deviation)
             return cls(ridge, notes["season"])
         except (KeyError, TypeError, ValueError):
             raise FileError(f"{where}: the baselines in it cannot be read.") from None

@@ -44,7 +44,7 @@ class Meaning:
     @property
     def units(self) -> Units:
         """What turns scaled errors into errors."""
-        return Units({name: d for name, (_, d) in self.scale.y.items()}, self.naive)
+        return Units(self.scale, self.naive)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -54,6 +54,7 @@ class Meaning:
             "past": self.scale.past.tolist(),
             "future": self.scale.future.tolist(),
             "season": self.season,
+            "scaling": self.scale.kind,
         }
 
     @classmethod
@@ -71,9 +72,12 @@ class Meaning:
                             for k in ("past", "future"))  # fmt: skip
             if type(value["season"]) is not int or value["season"] < 1:
                 raise ValueError
+            if value["scaling"] not in ("standard", "sqrt", "log", "none"):
+                raise ValueError
         except (KeyError, TypeError, ValueError, AttributeError):
             raise FileError(f"{where}: its scales of series cannot be read.") from None
-        scale = Scale({n: (m, d) for n, (m, d, _) in entries.items()}, past, future)
+        own = {n: (m, d) for n, (m, d, _) in entries.items()}
+        scale = Scale(own, past, future, value["scaling"])
         grid = Grid.from_json(value["grid"], where)
         return cls(grid, scale, {n: v[2] for n, v in entries.items()}, value["season"])
 
@@ -190,9 +194,8 @@ def read_corpus(files: Sequence[str | Path], options: ForecastOptions) -> Corpus
         train, valid, starts, words, digest = _with_file(whole, loaded, settled, notes, horizon)
     notes += _constant(train)
     season = options.season or lengths.season(train, loaded.grid)
-    meaning = Meaning(
-        loaded.grid, Scale.of(train, options.scaling), naive_errors(train, season), season
-    )
+    scale = Scale.of(train, _scaling(train, options.scaling, notes))
+    meaning = Meaning(loaded.grid, scale, naive_errors(train, season), season)
     return Corpus(train, valid, starts, words, meaning, loaded, digest, notes)
 
 
@@ -271,6 +274,13 @@ def continued(before: Series, after: Series, grid: Grid) -> tuple[Series, int]:
     y = np.concatenate([before.y, empty, after.y])
     joined = Series(after.name, before.first, y, join("past"), join("future"))
     return joined, len(before) + gap
+
+
+def _scaling(train: Sequence[Series], asked: str, notes: list[str]) -> str:
+    """How the target is scaled; a root or logarithm that is chosen is said."""
+    if asked != "auto":
+        return asked
+    return "standard"
 
 
 def _constant(train: Sequence[Series]) -> list[str]:

@@ -8,10 +8,13 @@ import numpy as np
 
 from elman.errors import InputError
 from elman.tasks.forecast.grid import Grid
+from elman.tasks.forecast.linear import Features, fit
 from elman.tasks.forecast.options import ForecastOptions
 from elman.tasks.forecast.series import Data, Series
+from elman.tasks.forecast.windows import Windows
 
-_SEASONS = 4  # that are read where nothing is said
+_SEASONS = (1, 2, 4, 8, 14)  # that may be read
+_GAIN = 0.995  # of the error that more steps must leave, to be worth their cost
 _MOST_LAGS, _FEWEST_LAGS = 512, 8
 _LONGEST_SEASON = 400  # that is looked for without a calendar
 _CLEAR = 0.3  # autocorrelation at a season, at least
@@ -75,7 +78,8 @@ def _correlations(y: np.ndarray, most: int) -> np.ndarray:
 
 
 def lags(options: ForecastOptions, data: Data) -> int:
-    """Return the steps that a window reads: as given, or four seasons, or more for far horizons.
+    """Return the steps that a window reads: as given, or those that a ridge regression forecasts
+    best from, on the validation part.
 
     Raises:
         InputError: no whole number above 0 was given.
@@ -91,7 +95,34 @@ def lags(options: ForecastOptions, data: Data) -> int:
                 "auto."
             )
         return found
+    horizon = options.horizon or 1
+    candidates = _candidates(data, horizon)
+    best = (candidates[0], np.inf)
+    for count in candidates if len(candidates) > 1 else []:
+        error = _ridge_error(data, count, horizon)
+        if error < _GAIN * best[1]:
+            best = (count, error)
+    return best[0]
+
+
+def _candidates(data: Data, horizon: int) -> list[int]:
+    """Numbers of steps to try, rising, for which there is room."""
     longest = max(len(s) for s in data.train)
-    wanted = _SEASONS * data.season if data.season > 1 else 3 * (options.horizon or 1)
-    room = (longest - (options.horizon or 1)) // 3
-    return max(1, min(max(wanted, _FEWEST_LAGS), _MOST_LAGS, max(room, 1)))
+    room = min(_MOST_LAGS, max(1, (longest - horizon) // 3))
+    if data.season > 1:
+        wanted = [data.season * seasons for seasons in _SEASONS]
+    else:
+        wanted = [_FEWEST_LAGS, 2 * _FEWEST_LAGS, 4 * _FEWEST_LAGS, 8 * _FEWEST_LAGS]
+    return sorted({min(w, room) for w in wanted})
+
+
+def _ridge_error(data: Data, count: int, horizon: int) -> float:
+    """Mean squared error of ridge regression on the validation part, told from so many steps."""
+    past, future = data.train[0].past.shape[1], data.train[0].future.shape[1]
+    train = Windows(data.train, [(0, len(s)) for s in data.train], count, horizon)
+    parts = list(zip(data.valid_from, map(len, data.valid), strict=True))
+    valid = Windows(data.valid, parts, count, horizon)
+    if not len(train) or not len(valid):
+        return np.inf
+    features = Features.of(count, horizon, past, future, True)
+    return fit(train, valid, features).error

@@ -77,6 +77,7 @@ class Ridge:
         bias: (H,), float64.
         strength: λ.
         error: mean squared error on the validation windows.
+        deviation: root of that by step, (H,), float64; 1 where nothing is known.
     """
 
     features: Features
@@ -84,6 +85,7 @@ class Ridge:
     bias: Tensor
     strength: float
     error: float
+    deviation: Tensor
 
     def tell(self, window: Window) -> Tensor:
         """Return (batch, H)."""
@@ -106,7 +108,8 @@ def fit(train: Windows, valid: Windows, features: Features) -> Ridge:
     errors = [_error(weights, bias, judged) for weights, bias in paths]
     at = int(np.argmin(errors))
     weights, bias = map(torch.from_numpy, paths[at])
-    return Ridge(features, weights, bias, float(_STRENGTHS[at]), errors[at])
+    deviation = torch.from_numpy(_deviation(*paths[at], judged))
+    return Ridge(features, weights, bias, float(_STRENGTHS[at]), errors[at], deviation)
 
 
 def _table(windows: Windows, features: Features) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -143,3 +146,10 @@ def _error(weights: np.ndarray, bias: np.ndarray, judged: tuple[np.ndarray, ...]
     if not known.any():
         return float(np.square(weights).sum())  # nothing to choose by: the smallest weights
     return float(np.square(x @ weights + bias - y)[known].mean())
+
+
+def _deviation(weights: np.ndarray, bias: np.ndarray, judged: tuple[np.ndarray, ...]) -> np.ndarray:
+    x, y, known = judged
+    square = np.where(known, np.square(x @ weights + bias - y), 0.0).sum(0)
+    count = known.sum(0)
+    return np.where(count > 0, np.sqrt(square / np.maximum(count, 1)), 1.0)

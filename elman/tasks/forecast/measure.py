@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from elman.tasks.forecast.base import Window
+from elman.tasks.forecast.series import Scale, backward
 from elman.tasks.forecast.windows import Windows
 from elman.tasks.intervals import bootstrap
 
@@ -37,12 +38,16 @@ class Units:
     """What turns scaled errors into errors.
 
     Args:
-        deviation: of each series' target.
+        scale: of training.
         naive: of each series, what MASE divides by; 0 is unknown.
     """
 
-    deviation: Mapping[str, float]
+    scale: Scale
     naive: Mapping[str, float]
+
+    def undo(self, values: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+        """Return scaled values (batch, H) in the units of their series."""
+        return torch.from_numpy(backward((values * deviation + mean).numpy(), self.scale.kind))
 
 
 @dataclass
@@ -129,23 +134,28 @@ def judge(
     for numbers in batches(windows, chosen):
         window = windows.window(numbers)
         names = [windows.names[i] for i in windows.number[numbers]]
-        scale = torch.tensor([[units.deviation[n]] for n in names])
-        naive = torch.tensor([[units.naive[n]] for n in names])
+        own = torch.tensor([[*units.scale.y[n], units.naive[n]] for n in names])
         said = tell(window)
         found = found or [[] for _ in said]
         for place, told in zip(found, said, strict=True):
             losses = told.losses is not None
-            rows = _rows(told, window, scale, naive, levels)
+            rows = _rows(told, window, units, own, levels)
             place.append(rows.flatten(0, 1).numpy() if by_value else rows.sum(1).numpy())
     return [Sums(np.concatenate(rows), levels, losses) for rows in found]
 
 
 def _rows(
-    told: Told, window: Window, scale: Tensor, naive: Tensor, levels: tuple[float, ...]
+    told: Told, window: Window, units: Units, own: Tensor, levels: tuple[float, ...]
 ) -> Tensor:
-    """Return the sums of every value, (batch, H, sums), 0 where nothing is observed."""
-    off = told.middle.double() - window.target
-    absolute = off.abs() * scale
+    """Return the sums of every value, (batch, H, sums), 0 where nothing is observed.
+
+    `own` has mean, deviation and naive error of each window's series, (batch, 3).
+    """
+    mean, deviation, naive = own.double().split(1, 1)
+    middle = told.middle.double()
+    off = middle - window.target
+    absolute = units.undo(middle, mean, deviation) - units.undo(window.target, mean, deviation)
+    absolute = absolute.abs()
     has_naive = (naive > 0).expand_as(off)
     columns = [torch.ones_like(off), absolute.square(), absolute, off.square(),
                torch.where(has_naive, absolute / naive.clamp(min=1e-300), 0.0),

@@ -67,6 +67,19 @@ class Output:
         """Numbers of a step."""
         return {"point": 1, "gaussian": 2}.get(self.kind, 1 + 2 * len(self.levels))
 
+    def begin(self, deviation: Tensor) -> Tensor:
+        """Return numbers to begin with, (H, size): errors about 0, normal, of deviations (H,)."""
+        deviation = deviation.clamp(min=2 * _LEAST_DEVIATION)
+        told = torch.zeros(len(deviation), self.size, dtype=deviation.dtype)
+        if self.kind == "gaussian":
+            told[:, 1] = _before_softplus(deviation - _LEAST_DEVIATION)
+        elif self.kind == "quantile":
+            upper = torch.tensor(ends(self.levels), dtype=deviation.dtype)[len(self.levels) :]
+            z = math.sqrt(2) * torch.erfinv(2 * upper - 1)
+            wide = torch.diff(z, prepend=z.new_zeros(1)) * deviation[:, None]
+            told[:, 1:] = _before_softplus(wide).repeat(1, 2)
+        return told
+
     def middle(self, told: Tensor) -> Tensor:
         """Return the point, the mean or the median."""
         return told[..., 0]
@@ -108,6 +121,11 @@ class Output:
         if found is None:
             raise InputError("forecast: points have no quantiles.")
         return pinball(torch.cat([told[..., :1], found], -1), target, (0.5, *ends(self.levels)))
+
+
+def _before_softplus(value: Tensor) -> Tensor:
+    """The number of which `value` is the softplus."""
+    return value + torch.log(-torch.expm1(-value))
 
 
 def pinball(quantiles: Tensor, target: Tensor, probabilities: tuple[float, ...]) -> Tensor:

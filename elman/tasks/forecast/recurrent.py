@@ -86,6 +86,11 @@ class RecurrentForecaster(Forecaster):
                 self.linear.weight.copy_(ridge.weights.T)
                 self.linear.bias.copy_(ridge.bias)
 
+    def take_spread(self, spread: Tensor) -> None:
+        """Begin intervals as wide as the errors of that regression."""
+        with torch.no_grad():
+            self.head.bias.copy_(spread.flatten())
+
     def forward(self, window: Window) -> Tensor:
         """Return (batch, H, outputs)."""
         last = window.y[:, -1:] if self.anchor else torch.zeros_like(window.y[:, -1:])

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from elman.errors import InputError
+
 
 @dataclass(frozen=True)
 class Series:
@@ -72,39 +74,80 @@ class Scale:
     """Mean and deviation of each series, and of each covariate over all series, in training.
 
     Args:
-        y: by series' name, mean and deviation of the target.
+        y: by series' name, mean and deviation of the target, or of its root or logarithm.
         past, future: (covariates, 2), mean and deviation of each.
+        kind: "standard", "sqrt", "log" or "none".
     """
 
     y: dict[str, tuple[float, float]]
     past: np.ndarray
     future: np.ndarray
+    kind: str = "standard"
 
     @classmethod
     def of(cls, parts: Sequence[Series], kind: str = "standard") -> Scale:
-        """Return the scale of training parts; a deviation of 0 becomes 1."""
+        """Return the scale of training parts; a deviation of 0 becomes 1.
+
+        Raises:
+            InputError: a root or logarithm of values below it.
+        """
         if kind == "none":
             flat = [np.tile([0.0, 1.0], (s.shape[1], 1)) for s in (parts[0].past, parts[0].future)]
-            return cls({s.name: (0.0, 1.0) for s in parts}, *flat)
+            return cls({s.name: (0.0, 1.0) for s in parts}, *flat, kind)
         columns = [
             [_mean_and_deviation(c) for c in np.concatenate(m).T]
             for m in ([s.past for s in parts], [s.future for s in parts])
         ]
         return cls(
-            {s.name: _mean_and_deviation(s.y) for s in parts},
+            {s.name: _mean_and_deviation(forward(s.y, kind, s.name)) for s in parts},
             *(np.array(c, dtype=np.float64).reshape(-1, 2) for c in columns),
+            kind,
         )
 
     def apply(self, series: Series) -> Series:
-        """Return a series, less the mean and over the deviation."""
+        """Return a series (or its root or logarithm), less the mean and over the deviation.
+
+        Raises:
+            InputError: a root or logarithm of values below it.
+        """
         mean, deviation = self.y[series.name]
         return Series(
             series.name,
             series.first,
-            (series.y - mean) / deviation,
+            (forward(series.y, self.kind, series.name) - mean) / deviation,
             (series.past - self.past[:, 0]) / self.past[:, 1],
             (series.future - self.future[:, 0]) / self.future[:, 1],
         )
+
+    def undo(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Return scaled values of a series' target in its own units."""
+        mean, deviation = self.y[name]
+        return backward(np.asarray(values, dtype=np.float64) * deviation + mean, self.kind)
+
+
+def forward(values: np.ndarray, kind: str, name: str) -> np.ndarray:
+    """Return values, or their root or logarithm.
+
+    Raises:
+        InputError: there is none.
+    """
+    if kind not in ("sqrt", "log"):
+        return values
+    low = float(np.nanmin(values)) if np.isfinite(values).any() else 1.0
+    if low < 0 or (low == 0 and kind == "log"):
+        what = {"sqrt": "the square root", "log": "the logarithm"}[kind]
+        raise InputError(
+            f"forecast: series {name!r} has the value {low:g}, and its scaling is by {what}; train "
+            "with scaling standard."
+        )
+    return np.sqrt(values) if kind == "sqrt" else np.log(values)
+
+
+def backward(values: np.ndarray, kind: str) -> np.ndarray:
+    """Undo `forward`; what would be a root below 0 counts as 0."""
+    if kind == "sqrt":
+        return np.square(np.maximum(values, 0.0))
+    return np.exp(np.minimum(values, 700.0)) if kind == "log" else values
 
 
 def _mean_and_deviation(values: np.ndarray) -> tuple[float, float]:

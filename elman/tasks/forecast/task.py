@@ -120,10 +120,9 @@ class Forecasting(Task):
             self.network.spread.copy_(found)
         metrics = {k: v for k, v in sums.total().items() if v is not None}
         metrics = {k: v for k, v in metrics.items() if not k.startswith("coverage")}
-        metrics[METRICS[self.options.output]] = metrics.get("loss", metrics["rmse"])
-        if self.options.output == "point":
-            metrics["rmse"] = float(np.sqrt(metrics["mse"]))
-        metrics.pop("loss", None)
+        if self.options.output != "point":
+            metrics[METRICS[self.options.output]] = metrics["loss"]
+        metrics.setdefault("loss", metrics["mse_scaled"])
         if self.network.forecaster.judged_in_free_run:
             free = self.judge.free_run(self.corpus.valid_free_run(self.network.forecaster.lags))
             metrics["free_run_rmse"] = free[0].total()["rmse"] or 0.0
@@ -149,10 +148,10 @@ class Forecasting(Task):
         last = np.array([len(self.valid) - 1])
         window = self.valid.window(last)
         name = self.valid.names[int(self.valid.number[last[0]])]
-        mean, deviation = self.corpus.meaning.scale.y[name]
+        undo = self.corpus.meaning.scale.undo
         with torch.no_grad():
-            told = self.network.tell(self.judge.cut(window)).middle[0] * deviation + mean
-        came = window.target[0] * deviation + mean
+            told = undo(name, self.network.tell(self.judge.cut(window)).middle[0].numpy())
+        came = undo(name, window.target[0].numpy())
         few = list(zip(told.tolist(), came.tolist(), strict=True))[:6]
         return f"{name}: told (came) " + "  ".join(f"{a:.4g} ({b:.4g})" for a, b in few)
 
@@ -178,9 +177,11 @@ class Forecasting(Task):
                 total["free_run_rmse"] = free[name].total()["rmse"]
             every.append((name, {k: v for k, v in total.items() if v is not None}))
         name, best = min(every, key=lambda pair: pair[1][self.metric])
-        words = "; ".join(f"{n} {t[self.metric]:.4g}" for n, t in every)
+        words = f"{self.metric.replace('_', ' ')} of simple forecasts: " + "; ".join(
+            f"{n} {t[self.metric]:.4g}" for n, t in every
+        )
         return {"name": name, **{k: v for k, v in best.items() if k != "loss"},
-                "words": f"{self.metric.replace('_', ' ')} of simple forecasts: {words}"}  # fmt: skip
+                "words": words}  # fmt: skip
 
     def baseline(self) -> dict[str, Any]:
         """Return the best of persistence, the seasonal naive forecast and ridge regression."""

@@ -200,12 +200,12 @@ class TrainedForecast:
     def _forecast(self, series: Series, origin: int, steps: int) -> Forecast:
         window = self.window(series, origin, steps)
         told = self.network.tell(window)
-        mean, deviation = self.meaning.scale.y[series.name]
-        yhat = told.middle[0, :steps].double().numpy() * deviation + mean
+        undo = self.meaning.scale.undo
+        yhat = undo(series.name, told.middle[0, :steps].numpy())
         low, high = {}, {}
         levels = self.network.output.levels
         if told.ends is not None:
-            ends = told.ends[0, :steps].double().numpy() * deviation + mean
+            ends = undo(series.name, told.ends[0, :steps].numpy())
             for i, level in enumerate(levels):
                 low[f"{level:g}"] = ends[:, len(levels) - 1 - i]
                 high[f"{level:g}"] = ends[:, len(levels) + i]
@@ -345,7 +345,8 @@ class TrainedForecast:
                 if not begin:
                     raise InputError(
                         f"evaluate: {where} does not go on where the context ends, in series "
-                        f"{one.name!r}; is the order of the files right, and is there a time column?"
+                        f"{one.name!r}; is the order of the files right, and is there a time "
+                        "column?"
                     )
             found.append((joined, begin, one.first))
         return found
