@@ -98,7 +98,9 @@ def train(
 
     Args:
         task: name of a task, "lm", or a `Task` already built.
-        data: a path, paths, or lines of text. None for a task already built, and on resume.
+        data: a path, paths, lines of text, rows (an iterable of dictionaries), or a table with
+            Arrow's C interface (pandas, polars, pyarrow); rows and lines are kept in the folder.
+            None for a task already built, and on resume.
         run: folder of the run; None makes `runs/TASK-NAME-001`, with the first free number.
         resume: go on with the run in `run`, exactly. Needs nothing else; the budget, `lr`,
             `muon_lr`, `clip_norm`, `clip_value`, `flow_penalty`, `patience` and the two

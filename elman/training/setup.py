@@ -107,10 +107,11 @@ def _begin(
     folder = RunFolder(next_name(name, title) if run is None else run)
     configuration = _configuration(built, source.fingerprints(files, folder.path), options)
     folder.create()
+    lines = [source.renamed(line) for line in built.describe()]
     source.store(folder.path)
     config.write(folder.config, configuration)
     console = Console(folder.log, quiet)
-    for line in built.describe():
+    for line in lines:
         console.say(line)
     console.say("; ".join([_describe(options), *said_of_start]))
     return Setup(built, options, folder, console)

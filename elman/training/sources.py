@@ -51,15 +51,19 @@ class Source:
         if self.kept is not None:
             shutil.move(self.kept, folder / self.name)
 
+    def renamed(self, text: str) -> str:
+        """Return a text with the temporary file called what the user knows it as."""
+        return text if self.kept is None else text.replace(str(self.kept), self.said)
+
     @contextmanager
     def in_errors(self) -> Iterator[None]:
         """Call the temporary file in errors what the user knows it as."""
         try:
             yield
         except ElmanError as error:
-            if self.kept is None or str(self.kept) not in str(error):
+            if self.renamed(str(error)) == str(error):
                 raise
-            raise type(error)(str(error).replace(str(self.kept), self.said)) from None
+            raise type(error)(self.renamed(str(error))) from None
 
 
 @contextmanager
