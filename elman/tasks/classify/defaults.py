@@ -1,0 +1,98 @@
+"""What is chosen where the user named nothing: from the data and the planned time."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from elman.tasks.base import Budget
+from elman.tasks.classify.network import ClassifyModel
+from elman.tasks.classify.options import ClassifyOptions
+
+LEARNING: dict[str, Any] = {
+    "optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.01, "schedule": "cosine", "warmup": 0.02,
+    "clip_norm": 1.0, "ema": 0.03, "precision": "32",
+}  # fmt: skip
+
+
+class Facts(NamedTuple):
+    """What is known of the training part.
+
+    Args:
+        kind: "word", "char" or "numbers".
+        examples: how many.
+        classes: how many.
+        steps: tokens or time steps of all examples.
+        vocabulary: distinct tokens, or features a step.
+    """
+
+    kind: str
+    examples: int
+    classes: int
+    steps: int
+    vocabulary: int
+
+
+def choose(options: ClassifyOptions, facts: Facts) -> ClassifyOptions:
+    """Return the options with everything chosen."""
+    kind = facts.kind
+    own: dict[str, Any] = {
+        "word": {"embedding": 100, "pieces": 20_000, "hidden": 128, "pool": "max", "members": 3,
+                 "dropout_words": 0.2, "dropout_input": 0.5, "dropout_output": 0.5, "batch": 50},
+        "char": {"embedding": 48, "pieces": 0, "hidden": 128, "pool": "max", "members": 3,
+                 "dropout_words": 0.0, "dropout_input": 0.2, "dropout_output": 0.3, "batch": 50},
+        "numbers": {"embedding": 1, "pieces": 0, "hidden": 64, "pool": "mean", "members": 1,
+                    "dropout_words": 0.0, "dropout_input": 0.0, "dropout_output": 0.2, "batch": 32},
+    }[kind]  # fmt: skip
+    own |= {"layers": 1, "bidirectional": True, "dropout_recurrent": 0.0, "smoothing": 0.0,
+            "ngrams": kind != "numbers", "min_count": 1}  # fmt: skip
+    if options.one_hot:
+        own |= {"pieces": 0, "embedding": None}
+    chosen = {name: value for name, value in own.items() if getattr(options, name) is None}
+    if options.dropout is not None:
+        for name in ("words", "input", "output", "recurrent"):
+            if getattr(options, f"dropout_{name}") is None:
+                chosen[f"dropout_{name}"] = options.dropout
+    return options.model_copy(update=chosen)
+
+
+def training(facts: Facts, steps_per_epoch: int, budget: Budget) -> dict[str, Any]:
+    """Return recommended options of training."""
+    found = dict(LEARNING)
+    if budget.steps is None and budget.epochs is None:
+        found["epochs"] = {"word": 5.0, "char": 10.0, "numbers": 40.0}[facts.kind]
+    return found
+
+
+def in_words(
+    options: ClassifyOptions, facts: Facts, model: ClassifyModel, steps_per_epoch: int
+) -> list[str]:
+    """Say what the network is, in lines."""
+    weights = sum(weight.numel() for weight in model.parameters())
+    first = model.members[0]
+    reads = f"{facts.vocabulary} numbers a step"
+    if first.vectors is not None:
+        reads = first.vectors.cost()
+    if options.pieces:
+        reads += f" and those of {options.pieces:,} pieces of words"
+    both = "both directions" if options.bidirectional else "one direction"
+    layers = f"{options.layers} layers" if (options.layers or 1) > 1 else "1 layer"
+    members = options.members or 1
+    many = f"{members} networks side by side, each: " if members > 1 else ""
+    name = options.cell if isinstance(options.cell, str) else "own cell"
+    lines = [
+        f"model: {many}{reads}; {name}, {layers} of {options.hidden} units, {both}; "
+        f"{options.pool} over time; {weights:,} weights in all"
+    ]
+    if options.ngrams:
+        lines.append(
+            "n-grams: log probabilities of naive Bayes are added to the network's logits, with a "
+            "learned factor; in training those of counts without the very text (--no-ngrams "
+            "leaves them out)"
+        )
+    drop = [f"{getattr(options, f'dropout_{n}'):g} {n}" for n in ("words", "input", "output")]
+    balanced = "; classes weigh the same" if options.class_weights == "balanced" else ""
+    lines.append(
+        f"training: {options.batch} sequences a batch, {steps_per_epoch:,} steps a pass; dropout "
+        f"{', '.join(drop)}{balanced}"
+    )
+    return lines
