@@ -14,6 +14,7 @@ from elman.cli.terminal import Json, Run, note, piped
 _PICTURES = {
     "tree": "elman.plots.trees",
     "graph": "elman.plots.graphs",
+    "classify": "elman.plots.classify",
     "forecast": "elman.plots.forecast",
 }
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 # The modules that draw further pictures of a finished run, by task.
-_OF_TASK: dict[str, str] = {}
+_OF_TASK: dict[str, str] = {"classify": "elman.plots.classify"}
 
 
 def of_run(folder: str | Path) -> list[Path]:

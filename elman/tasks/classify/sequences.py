@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def reading_of(
     why = ""
     if options.case == "auto":
         some, of_some = list(texts[:_COMPARED]), labels[:_COMPARED]
-        ways = [Reading(**{**vars(reading), "lower": lower}) for lower in (True, False)]
+        ways = [replace(reading, lower=lower) for lower in (True, False)]
         shares = [
             accuracy_alone([way.tokens(text) for text in some], of_some, classes, way.level)
             for way in ways
@@ -79,7 +80,6 @@ def reading_of(
 def scaled(data: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and deviation of each feature over all steps; 1 where a feature is constant."""
     count = sum(len(sequence) for sequence in data)
-    centre = sum(s.sum(0, dtype=np.float64) for s in data) / count
-    square = sum(np.square(s - centre).sum(0, dtype=np.float64) for s in data) / count
-    spread = np.sqrt(square)
+    centre = np.sum([s.sum(0, dtype=np.float64) for s in data], axis=0) / count
+    spread = np.sqrt(np.sum([np.square(s - centre).sum(0) for s in data], axis=0) / count)
     return centre.astype(np.float32), np.where(spread > 0, spread, 1.0).astype(np.float32)

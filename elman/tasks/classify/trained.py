@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from elman.errors import InputError
 from elman.tasks.classify import measure
 from elman.tasks.classify.baseline import Bayes, taken
 from elman.tasks.classify.corpus import Examples
+from elman.tasks.classify.credit import Decided, coloured, decided
 from elman.tasks.classify.logistic import Logistic
 from elman.tasks.classify.meaning import Meaning
 from elman.tasks.classify.network import ClassifyModel
@@ -118,15 +120,17 @@ class TrainedClassify:
             TABs between.
         """
         examples = self._examples(str(path), "predict")
-        coloured = sys.stdout.isatty() and self.meaning.reading is not None
+        reading = self.meaning.reading
+        in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         for i, (line, record) in enumerate(self._records(examples)):
-            text = examples.data[i] if self.meaning.reading is not None else ""
-            if coloured:
-                from elman.tasks.classify.credit import coloured as colour
-                from elman.tasks.classify.credit import decided
-
-                text = colour(decided(self, text))
-            yield f"{line}\t{' '.join(text.split(chr(9)))}".rstrip(), record
+            if reading is None:
+                yield line, record
+                continue
+            text = " ".join(examples.data[i].split())
+            if in_colour and text:
+                space = " " if reading.level == "word" else ""
+                text = coloured(decided(self, text), space)
+            yield f"{line}\t{text}", record
 
     def _records(self, examples: Examples) -> Iterator[tuple[str, dict[str, Any]]]:
         names = self.meaning.classes
@@ -166,6 +170,22 @@ class TrainedClassify:
                         f"(time, {needed})."
                     )
         return examples
+
+    def tell(self, sequences: Sequence[Any]) -> np.ndarray:
+        """Return ln p of every class, (sequences, classes), of what `Meaning.sequence` returns."""
+        return tell(self.network, self.meaning, sequences)
+
+    def examples(self, data: Any) -> Examples:
+        """Return what `predict` would read of data of any kind that it takes."""
+        return self._examples(data, "predict")
+
+    def decided(self, data: str | np.ndarray) -> Decided:
+        """Return the class of one sequence and what it owes to each token or time step.
+
+        Args:
+            data: a text, or an array (time, features); see `elman.tasks.classify.credit.decided`.
+        """
+        return decided(self, data)
 
     # -- measuring ---------------------------------------------------------------------------
 
