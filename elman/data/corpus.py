@@ -18,7 +18,7 @@ from elman.errors import InputError
 
 LARGE_ALPHABET = 512  # beyond this, characters seen once become <unk>
 MOST_WORDS = 30_000
-_BLOCK = 1 << 22
+_BLOCK = 1 << 17  # ids at a time: what is made of them stays in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,7 @@ def _number(
     order = _order(tokeniser, np.flatnonzero(kept), counts)
     new = np.full(size, len(order), dtype=np.int64)
     new[order] = np.arange(len(order))
+    new = new.astype(train.dtype)  # where all are kept, len(order) may not fit and is not needed
     train_unknown, valid_unknown = int(counts[~kept].sum()), int(in_valid[~kept].sum())
     tokens = [tokeniser.tokens[i] for i in order]
     if train_unknown or valid_unknown:
@@ -154,7 +155,7 @@ def _counts(ids: np.ndarray, size: int) -> np.ndarray:
 
 def _renumber(ids: np.ndarray, new: np.ndarray) -> None:
     for block in _blocks(ids):
-        block[:] = new[block]
+        block[:] = new.take(block)
 
 
 def _min_count(counts: np.ndarray, level: Level) -> int:
@@ -180,14 +181,19 @@ def _characters(tokeniser: Tokeniser, ids: np.ndarray) -> int:
     if tokeniser.level == "char":
         return len(ids)
     total = int((_counts(ids, len(tokeniser.tokens)) * tokeniser.lengths()).sum())
-    words = np.asarray(ids != tokeniser.tokens.index(END))
-    return total + int(np.count_nonzero(words[1:] & words[:-1]))
+    end, before = tokeniser.tokens.index(END), False
+    for block in _blocks(ids):
+        words = np.concatenate([[before], np.asarray(block != end)])
+        total += int(np.count_nonzero(words[1:] & words[:-1]))
+        before = bool(words[-1])
+    return total
 
 
 def _fingerprint(train: np.ndarray, valid: np.ndarray, vocabulary: Vocabulary) -> str:
     digest = hashlib.sha256("\0".join(vocabulary.tokens).encode())
+    kind = np.min_scalar_type(len(vocabulary)).newbyteorder("<")
     for part in (train, valid):
         digest.update(str(len(part)).encode())
         for block in _blocks(part):
-            digest.update(block.astype("<u4").tobytes())
+            digest.update(block.astype(kind).data)
     return digest.hexdigest()

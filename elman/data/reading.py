@@ -14,6 +14,7 @@ from elman.errors import FileError, nearest
 CHUNK_BYTES = 1 << 20
 # Control characters that no text holds, but for the white space and the escapes of terminals.
 _CONTROL = re.compile(rb"[\x00-\x07\x0e-\x1a\x1c-\x1f\x7f]")
+_CONTROLS = bytes(b for b in range(256) if _CONTROL.match(bytes([b])))
 _CONTROL_SHARE = 0.02
 _BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 _MAGIC = {
@@ -118,7 +119,9 @@ def _decode(stream: IO[bytes], name: str, chunk_bytes: int) -> Iterator[str]:
         pending = data[used:]
         text = held + text
         held = "\r" if chunk and text.endswith("\r") else ""  # its "\n" may follow
-        text = text.removesuffix(held).replace("\r\n", "\n")
+        text = text.removesuffix(held)
+        if "\r" in text:
+            text = text.replace("\r\n", "\n")
         if text:
             last = text[-1]
             yield text
@@ -152,6 +155,8 @@ def _refuse_binary(data: bytes, name: str, offset: int) -> None:
     nul = data.find(b"\0")
     if nul >= 0:
         raise FileError(f"{name}: binary: a NUL at byte {offset + nul}; expected UTF-8 text.")
+    if len(data.translate(None, _CONTROLS)) == len(data):
+        return
     first = _CONTROL.search(data)
     if first is None:
         return

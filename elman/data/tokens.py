@@ -10,52 +10,86 @@ import numpy as np
 
 from elman.data.vocabulary import END, Level
 
-MEMORY_BYTES = 1 << 30  # more ids than fit here are kept in a temporary file
+MEMORY_BYTES = 1 << 28  # more ids than fit here are kept in a temporary file
 _MARKED_UNKNOWN = " <unk> "
+_FEW = 1 << 16  # ids of pieces that are put together before they are kept
+_UNSEEN = 255
+_BLOCK = 1 << 22  # ids rewritten at a time
 
 
 class TokenArray:
     """A growing array of ids in the smallest unsigned type that holds them.
 
-    Beyond `memory_bytes` the ids go to an unnamed temporary file, and `finish` maps it.
+    Beyond `memory_bytes` the ids go to an unnamed temporary file, and `finish` maps it, shared, so
+    that they take room on the disk (in the system's folder for temporary files: TMPDIR) and not in
+    memory.
+
+    Args:
+        memory_bytes: of ids that may be kept in memory, >= 0.
     """
 
     def __init__(self, memory_bytes: int = MEMORY_BYTES):
         self.memory_bytes = memory_bytes
-        self.chunks: list[np.ndarray] = []
-        self.largest = 0
         self.size = 0
-        self.file: IO[bytes] | None = None
+        self._kind = np.dtype(np.uint8)
+        self._pieces: list[np.ndarray] = []  # not yet put together
+        self._waiting = 0  # ids in them
+        self._chunks: list[np.ndarray] = []
+        self._file: IO[bytes] | None = None
 
     def append(self, ids: np.ndarray) -> None:
         """Add ids (integers >= 0) at the end."""
         if not ids.size:
             return
-        self.largest = max(self.largest, int(ids.max()))
         self.size += ids.size
-        self.chunks.append(ids.astype(np.min_scalar_type(int(ids.max()))))
-        if self.file is None and self.size * self._dtype().itemsize > self.memory_bytes:
-            self.file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the array)
-        if self.file is not None:
-            for chunk in self.chunks:
-                self.file.write(chunk.astype(np.uint32).tobytes())
-            self.chunks.clear()
+        self._waiting += ids.size
+        self._pieces.append(ids.astype(np.min_scalar_type(int(ids.max()))))
+        if self._waiting >= _FEW:
+            self._keep()
 
-    def _dtype(self) -> np.dtype:
-        return np.min_scalar_type(self.largest)
+    def _keep(self) -> None:
+        """Put the waiting pieces together, and into the file where there are too many."""
+        if not self._pieces:
+            return
+        chunk = np.concatenate(self._pieces)
+        self._pieces, self._waiting = [], 0
+        wider = np.promote_types(self._kind, chunk.dtype)
+        if self._file is not None and wider != self._kind:
+            self._file = _rewritten(self._file, self._kind, wider)
+        self._kind = wider
+        self._chunks.append(chunk)
+        if self._file is None and self.size * wider.itemsize > self.memory_bytes:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the array)
+        if self._file is not None:
+            for chunk in self._chunks:
+                self._file.write(np.ascontiguousarray(chunk, wider).data)
+            self._chunks.clear()
 
     def finish(self) -> np.ndarray:
         """Return all ids, (tokens,), writable."""
-        if self.file is not None:
-            self.file.flush()
-            ids = np.memmap(self.file, dtype=np.uint32, mode="r+", shape=(self.size,))
-            self.file.close()  # the mapping holds the file
+        self._keep()
+        if self._file is not None:
+            self._file.flush()
+            ids = np.memmap(self._file, dtype=self._kind, mode="r+", shape=(self.size,))
+            self._file.close()  # the mapping holds the file
             return ids
-        if not self.chunks:
-            return np.zeros(0, self._dtype())
-        result = np.concatenate([chunk.astype(self._dtype(), copy=False) for chunk in self.chunks])
-        self.chunks.clear()
+        result = np.empty(self.size, self._kind)
+        at = 0
+        for chunk in self._chunks:
+            result[at : at + chunk.size] = chunk
+            at += chunk.size
+        self._chunks.clear()
         return result
+
+
+def _rewritten(file: IO[bytes], kind: np.dtype, wider: np.dtype) -> IO[bytes]:
+    """A temporary file with the numbers of another one in a wider type; the other is closed."""
+    new = tempfile.TemporaryFile()  # noqa: SIM115
+    file.seek(0)
+    while data := file.read(_BLOCK * kind.itemsize):
+        new.write(np.frombuffer(data, kind).astype(wider).data)
+    file.close()
+    return new
 
 
 class Tokeniser:
@@ -78,18 +112,26 @@ class Tokeniser:
         self._words: dict[str, int] = {END: 0}
         self._table = np.full(0x110000 if level == "char" else 0, -1, dtype=np.int32)
         self._table[10:11] = 0
+        # The first 255 ids of ASCII once more, small enough for a quick look.
+        self._ascii = np.full(128, _UNSEEN, dtype=np.uint8)
 
     def ids(self, text: str) -> np.ndarray:
         """Return the ids of a piece of text; words must not be cut at its ends."""
         return self._characters(text) if self.level == "char" else self._split(text)
 
     def _characters(self, text: str) -> np.ndarray:
+        if text.isascii():
+            quick = self._ascii.take(np.frombuffer(text.encode("ascii"), dtype=np.uint8))
+            if quick.size and quick.max() < _UNSEEN:
+                return quick
         points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
         ids = self._table[points]
         if ids.size and ids.min() < 0:
             for point in np.unique(points[ids < 0]):
                 self._table[point] = len(self.tokens)
                 self.tokens.append(chr(point))
+            known = self._table[:128]
+            self._ascii = np.where((known < 0) | (known > _UNSEEN), _UNSEEN, known).astype(np.uint8)
             ids = self._table[points]
         return ids
 

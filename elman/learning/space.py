@@ -65,8 +65,21 @@ def room(device: torch.device) -> int | None:
         return torch.cuda.mem_get_info(device)[0]
     if device.type != "cpu":
         return None
-    known = [found for found in (_free_memory(), _left_of_group()) if found is not None]
-    return min(known) if known else None
+    known = [_free_memory(), _left_of_group(), _left_of_limit()]
+    return min((found for found in known if found is not None), default=None)
+
+
+def _left_of_limit() -> int | None:
+    """What the process may still take, where its own data are limited (`ulimit -d`)."""
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        used = next(int(w.split()[1]) for w in status.splitlines() if w.startswith("VmData:"))
+    except (ImportError, OSError, ValueError, StopIteration):
+        return None
+    return None if limit == resource.RLIM_INFINITY else max(0, limit - 1024 * used)
 
 
 def _free_memory() -> int | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from elman.errors import InputError
+from elman.learning import space
 
-MOST_TOKENS = (
-    30_000_000  # of training text; beyond it the last part is used (memory: 100 bytes each)
-)
+MOST_TOKENS = 30_000_000  # of training text; beyond it the last part is used
+MOST_PREDICTED = 10_000_000  # of validation text; beyond it the first part is used
+_BYTES = 250  # of memory a training token, at most
 BLOCK = 1 << 20  # tokens predicted at a time
 _FALLBACK = np.array([0.5, 1.0, 1.5])  # discounts where the counts give none
 
@@ -71,7 +73,7 @@ class KneserNey:
         if order < 1 or not len(ids):
             raise InputError(f"Kneser-Ney: order {order}, {len(ids)} tokens; at least 1 of each.")
         self.vocabulary, self.order = vocabulary, min(order, len(ids))
-        ids = np.asarray(ids[-MOST_TOKENS:]).astype(np.int64)
+        ids = np.asarray(ids).astype(np.int64)
         self._keys: list[np.ndarray] = []  # by order: sorted (context id, last token) packed
         self._top: list[_Counts] = []  # occurrences
         self._lower: list[_Counts] = []  # distinct tokens before
@@ -114,6 +116,25 @@ class KneserNey:
             p = self._mix(k, k == order, context[start:], entry[start:], p)
             context = np.concatenate([[-1], entry[:-1]])
         return np.log(p)
+
+    def by_order(self, ids: np.ndarray, *, start: int = 0) -> np.ndarray:
+        """Return what `log_probabilities` does for every order from 1 on, (order, tokens - start).
+
+        Args:
+            ids, start: as there.
+        """
+        ids = np.asarray(ids).astype(np.int64)[max(0, start - self.order + 1) :]
+        start = min(start, self.order - 1)
+        p = np.full(len(ids) - start, 1 / self.vocabulary)
+        context = np.zeros(len(ids), dtype=np.int64)
+        found = np.empty((self.order, len(p)))
+        for k in range(1, self.order + 1):
+            entry = self._find(k, context, ids)
+            found[k - 1] = np.log(self._mix(k, True, context[start:], entry[start:], p))
+            if k < self.order:
+                p = self._mix(k, False, context[start:], entry[start:], p)
+            context = np.concatenate([[-1], entry[:-1]])
+        return found
 
     def distribution(self, context: np.ndarray | list[int], order: int | None = None) -> np.ndarray:
         """Return the probabilities of all tokens after a context, (vocabulary,)."""
@@ -186,8 +207,8 @@ class Baseline:
         order: the best order.
         nats_per_token: mean of -ln p under that order.
         by_order: the same for every order from 1 on.
-        tokens: number of tokens predicted.
-        trained_on: number of training tokens used.
+        tokens: number of tokens predicted, the first of the validation part.
+        trained_on: number of training tokens used, the last.
     """
 
     order: int
@@ -200,20 +221,22 @@ class Baseline:
 def baseline(train: np.ndarray, valid: np.ndarray, vocabulary: int, follows: bool) -> Baseline:
     """Train on one part, choose the best order up to 6 on the other, and report it.
 
-    The order is chosen on the very part it is reported on, which favours the baseline slightly.
+    The order is chosen on the very part it is reported on, which favours the baseline slightly. Of
+    a long text, the end of the training part and the beginning of the validation part are used, so
+    that neither memory nor time grows without end.
 
     Args:
         train, valid: ids, (tokens,).
         vocabulary: number of tokens.
         follows: whether `valid` directly follows `train`, so that its first tokens have a context.
     """
+    train, valid = train[-_affordable() :], valid[:MOST_PREDICTED]
     model = KneserNey(train, vocabulary)
     before = train[-(model.order - 1) :] if follows and model.order > 1 else train[:0]
     sums = np.zeros(model.order)
     for i in range(0, len(valid), BLOCK):
         text = np.concatenate([before, valid[i : i + BLOCK]])
-        for k in range(1, model.order + 1):
-            sums[k - 1] -= model.log_probabilities(text, start=len(before), order=k).sum()
+        sums -= model.by_order(text, start=len(before)).sum(axis=1)
         before = text[-(model.order - 1) :] if model.order > 1 else text[:0]
     means = sums / len(valid)
     best = int(means.argmin())
@@ -222,5 +245,15 @@ def baseline(train: np.ndarray, valid: np.ndarray, vocabulary: int, follows: boo
         nats_per_token=float(means[best]),
         by_order=tuple(means.tolist()),
         tokens=len(valid),
-        trained_on=min(len(train), MOST_TOKENS),
+        trained_on=len(train),
     )
+
+
+def _affordable() -> int:
+    """Return how many tokens there is memory for, a round number, at most `MOST_TOKENS`."""
+    there = space.room(torch.device("cpu"))
+    if there is None or there >= MOST_TOKENS * _BYTES:
+        return MOST_TOKENS
+    least = max(100_000, there // _BYTES)
+    unit = 10 ** (len(str(least)) - 1)
+    return least // unit * unit

@@ -46,40 +46,55 @@ def negative_log_likelihood(
     length = -(-len(text) // streams)
     counted = length if limit is None else max(1, math.ceil(length * limit))
     before = np.asarray(before[-WARM:]).astype(np.int64)
-    whole = np.concatenate([before, np.asarray(text).astype(np.int64)])
     starts = len(before) + np.arange(streams) * length  # of the first target of each stream
     begin = np.maximum(0, WARM + 1 - starts)  # step at which a stream reads the first token of all
-    where = starts[None, :] + np.arange(-WARM, counted)[:, None]
-    valid = (where < len(whole)) & (np.arange(-WARM, counted) >= 0)[:, None]
-    where = where.clip(1, len(whole) - 1)
     with torch.inference_mode():
-        return _run(model, whole, where, valid, begin)
+        return _run(model, before, text, starts, WARM + counted, begin)
+
+
+def _tokens(before: np.ndarray, text: np.ndarray, where: np.ndarray) -> torch.Tensor:
+    """The tokens at places of `before` and `text`, one after the other, as int64."""
+    found = np.asarray(text[(where - len(before)).clip(0)]).astype(np.int64)
+    early = where < len(before)
+    found[early] = before[where[early]]
+    return torch.from_numpy(found)
 
 
 def _run(
-    model: LanguageModel, whole: np.ndarray, where: np.ndarray, valid: np.ndarray, begin: np.ndarray
+    model: LanguageModel,
+    before: np.ndarray,
+    text: np.ndarray,
+    starts: np.ndarray,
+    time: int,
+    begin: np.ndarray,
 ) -> Sum:
-    """Run over targets `where` (time, streams); stream b begins anew at step `begin[b]`."""
-    device, (time, streams) = model.device, where.shape
-    inputs = torch.from_numpy(whole[where - 1]).to(device)
-    targets = torch.from_numpy(whole[where]).to(device)
-    counts = torch.from_numpy(valid).to(device)
+    """Run over `time` steps, of which the first WARM are not counted.
+
+    Stream b predicts the tokens from `starts[b]` on in the steps from WARM on, and begins anew at
+    step `begin[b]`. What is held at once is a piece of the text, so that it may be of any length.
+    """
+    device, streams, whole = model.device, len(starts), len(before) + len(text)
     piece = max(1, min(256, _MOST_LOGITS // (streams * model.tokens)))
     cuts = sorted({0, time, WARM, *begin.tolist(), *range(0, time, piece)})
-    states, fresh, nats = None, None, 0.0
+    states, fresh, nats, tokens = None, None, 0.0, 0
     for a, b in itertools.pairwise(cuts):
         rows = begin == a
         if a > 0 and rows.any():
             fresh = model.fresh(streams) if fresh is None else fresh
             states = begin_anew(states, fresh, torch.from_numpy(rows).to(device))
-        logits, states = model(inputs[a:b], states)
+        where = starts[None, :] + np.arange(a, b)[:, None] - WARM
+        there = torch.from_numpy(where < whole).flatten().to(device)
+        where = where.clip(1, whole - 1)
+        logits, states = model(_tokens(before, text, where - 1).to(device), states)
         states = detached(states)
         if a >= WARM:
+            targets = _tokens(before, text, where).to(device)
             loss = functional.cross_entropy(
-                logits.flatten(0, 1), targets[a:b].flatten(), reduction="none"
+                logits.flatten(0, 1), targets.flatten(), reduction="none"
             )
-            nats += float(loss[counts[a:b].flatten()].double().sum())
-    return Sum(nats, int(valid.sum()))
+            nats += float(loss[there].double().sum())
+            tokens += int(there.sum())
+    return Sum(nats, tokens)
 
 
 def metrics(nats: float, tokens: int, characters: float) -> dict[str, float]:

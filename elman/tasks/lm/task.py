@@ -177,19 +177,28 @@ class LanguageModelling(Task):
         return kneser_ney.baseline(corpus.train, corpus.valid, size, corpus.follows)
 
     def baseline(self) -> dict[str, Any]:
-        """Return Kneser-Ney on the same tokens and split, its best order up to 6."""
-        found = self._baseline
+        """Return Kneser-Ney on the same tokens and split, its best order up to 6.
+
+        Of a very long text it learns from the last part and is judged on the first part of the
+        validation part; both are named.
+        """
+        found, corpus = self._baseline, self.corpus
         nats = found.nats_per_token * found.tokens
-        measured = measure.metrics(nats, found.tokens, self.corpus.valid_chars)
-        some = found.trained_on < len(self.corpus.train)
-        part = f", from the last {found.trained_on:,} tokens of the training part" if some else ""
+        characters = corpus.valid_chars * found.tokens / len(corpus.valid)
+        measured = measure.metrics(nats, found.tokens, characters)
+        parts = []
+        if found.trained_on < len(corpus.train):
+            parts.append(f"trained on the last {found.trained_on:,} tokens of the training part")
+        if found.tokens < len(corpus.valid):
+            parts.append(f"judged on the first {found.tokens:,} tokens of the validation part")
+        said = f" ({', '.join(parts)})" if parts else ""
         words = (
             f"Kneser-Ney (interpolated, modified) of order {found.order}, the best of orders 1 to "
-            f"{len(found.by_order)} on the validation part itself{part}: "
+            f"{len(found.by_order)} on the validation part itself{said}: "
             f"{measured['nats_per_char']:.3f} nats a character"
         )
         return {
-            "name": f"Kneser-Ney of order {found.order}",
+            "name": f"Kneser-Ney of order {found.order}{said}",
             "order": found.order,
             "nats_per_token_by_order": list(found.by_order),
             **measured,
