@@ -25,6 +25,7 @@ from elman.cli import (
     evaluate,
     generate,
     inspect,
+    neighbours,
     online,
     predict,
     score,
@@ -48,6 +49,7 @@ app.command("score")(score.command)
 app.command("predict")(predict.command)
 app.command("evaluate")(evaluate.command)
 app.command("inspect")(inspect.command)
+app.command("neighbours")(neighbours.command)
 app.command("cells")(cells.command)
 app.command("check")(check.command)
 app.command("benchmark")(benchmark.command)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import elman.cells
-from elman.data.lexicon import PADDING, UNKNOWN, Lexicon
+from elman.data.lexicon import UNKNOWN, Lexicon
 from elman.data.wordvectors import read_vectors
 from elman.equation import Cell, hyper_as_data
 from elman.equation.neighbours import gathers
@@ -160,9 +160,8 @@ def _pretrained(options: ClassifyOptions, lexicon: Lexicon) -> tuple[np.ndarray,
         raise FileError(f"{options.vectors}: has a vector of none of the words of these texts.")
     deviation = float(table[table.any(1)].std()) or 1.0
     draw = np.random.default_rng(0)
-    lacking = ~table.any(1)
-    lacking[PADDING] = False
-    table[lacking] = draw.normal(0, deviation, (int(lacking.sum()), size)).astype(np.float32)
+    lacking = np.flatnonzero(~table.any(axis=1))[1:]  # padding, the first, stays zero
+    table[lacking] = draw.normal(0, deviation, (len(lacking), size)).astype(np.float32)
     share = there / len(known)
     return table, f"vectors: {options.vectors}: {size} numbers, of {share:.0%} of the vocabulary"
 
@@ -187,9 +186,8 @@ def _task(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _model(meaning, options, cell, counts)
-        if pretrained is not None:
-            for member in model.members:
-                member.vectors.begin(torch.from_numpy(pretrained))
+        if pretrained is not None and model.vectors is not None:
+            model.vectors.begin(torch.from_numpy(pretrained))
     task = Classify(
         train,
         valid,

@@ -36,7 +36,7 @@ def choose(options: ClassifyOptions, facts: Facts) -> ClassifyOptions:
     """Return the options with everything chosen."""
     kind = facts.kind
     own: dict[str, Any] = {
-        "word": {"embedding": 100, "pieces": 20_000, "hidden": 128, "pool": "max", "members": 3,
+        "word": {"embedding": 100, "pieces": 10_000, "hidden": 128, "pool": "max", "members": 3,
                  "dropout_words": 0.2, "dropout_input": 0.5, "dropout_output": 0.5, "batch": 50},
         "char": {"embedding": 48, "pieces": 0, "hidden": 128, "pool": "max", "members": 3,
                  "dropout_words": 0.0, "dropout_input": 0.2, "dropout_output": 0.3, "batch": 50},
@@ -68,20 +68,19 @@ def in_words(
 ) -> list[str]:
     """Say what the network is, in lines."""
     weights = sum(weight.numel() for weight in model.parameters())
-    first = model.members[0]
     reads = f"{facts.vocabulary} numbers a step"
-    if first.vectors is not None:
-        reads = first.vectors.cost()
+    if model.vectors is not None:
+        reads = model.vectors.cost()
     if options.pieces:
         reads += f" and those of {options.pieces:,} pieces of words"
     both = "both directions" if options.bidirectional else "one direction"
     layers = f"{options.layers} layers" if (options.layers or 1) > 1 else "1 layer"
     members = options.members or 1
-    many = f"{members} networks side by side, each: " if members > 1 else ""
+    many = f"; {members} such networks side by side" if members > 1 else ""
     name = options.cell if isinstance(options.cell, str) else "own cell"
     lines = [
-        f"model: {many}{reads}; {name}, {layers} of {options.hidden} units, {both}; "
-        f"{options.pool} over time; {weights:,} weights in all"
+        f"model: {reads}; {name}, {layers} of {options.hidden} units, {both}, "
+        f"{options.pool} over time{many}; {weights:,} weights in all"
     ]
     if options.ngrams:
         lines.append(

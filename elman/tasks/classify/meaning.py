@@ -136,7 +136,7 @@ class Meaning:
         Raises:
             FileError: something is missing or of the wrong type.
         """
-        classes = value.get("classes")
+        classes = value.get("classes") or []
         if not _texts(classes) or len(set(classes)) != len(classes) or not classes:
             raise FileError(f"{where}: its classes are no list of distinct names.")
         meaning = cls(tuple(classes), pieces=options.pieces or 0, longest=options.longest)

@@ -28,7 +28,7 @@ class Shape(NamedTuple):
         hidden, layers: of the recurrent layer.
         bidirectional: whether it runs from both ends.
         pool: how its outputs become one vector.
-        members: networks whose probabilities are averaged.
+        members: networks over the same vectors, whose probabilities are averaged.
         ngrams: n-grams that naive Bayes has counted; 0 is no naive Bayes.
     """
 
@@ -121,17 +121,11 @@ class Pool(nn.Module):
 
 
 class Member(nn.Module):
-    """One recurrent network from sequences to logits."""
+    """One recurrent network from vectors to logits."""
 
     def __init__(self, shape: Shape, cell: Cell, dropout: Dropout):
         super().__init__()
-        self.dropout = dropout
-        self.vectors = self.pieces = None
-        if shape.tokens:
-            self.vectors = TokenVectors(shape.tokens, shape.width, shape.kind)
-        if shape.pieces:
-            self.pieces = nn.EmbeddingBag(shape.pieces, shape.width, mode="mean")
-            nn.init.normal_(self.pieces.weight, std=shape.width**-0.5)
+        self.dropout, self.of_tokens = dropout, shape.tokens > 0
         self.layer = Recurrent(
             cell,
             shape.width,
@@ -147,25 +141,10 @@ class Member(nn.Module):
         nn.init.zeros_(self.output.bias)
         self.factor = nn.Parameter(torch.tensor(_FACTOR)) if shape.ngrams else None
 
-    def embed(self, inputs: Inputs) -> Tensor:
-        """Return the vectors that the recurrent layer reads, (batch, time, width)."""
-        if self.vectors is None:
-            return inputs.x
-        found = self.vectors(inputs.x)
-        if self.pieces is not None:
-            words = self.pieces(inputs.pieces, inputs.begins)
-            real = there(inputs.lengths, inputs.x.shape[1])
-            found = found + functional.embedding(inputs.words, words) * real[..., None]
-        return found
-
-    def forward(self, inputs: Inputs) -> Tensor:
-        """Return logits, (batch, classes)."""
-        return self.judge(self.embed(inputs), inputs)
-
-    def judge(self, vectors: Tensor, inputs: Inputs) -> Tensor:
-        """Return the logits of sequences of vectors, (batch, time, width)."""
+    def forward(self, vectors: Tensor, inputs: Inputs) -> Tensor:
+        """Return the logits, (batch, classes), of sequences of vectors, (batch, time, width)."""
         drop = self.dropout
-        if self.training and drop.words and self.vectors is not None:
+        if self.training and drop.words and self.of_tokens:
             kept = torch.rand(vectors.shape[:2], device=vectors.device) >= drop.words
             vectors = vectors * kept[..., None]
         vectors = functional.dropout(vectors, drop.input, self.training)
@@ -213,6 +192,12 @@ class ClassifyModel(nn.Module):
     ):
         super().__init__()
         self.shape = shape
+        self.vectors = self.pieces = None
+        if shape.tokens:
+            self.vectors = TokenVectors(shape.tokens, shape.width, shape.kind)
+        if shape.pieces:
+            self.pieces = nn.EmbeddingBag(shape.pieces, shape.width, mode="mean")
+            nn.init.normal_(self.pieces.weight, std=shape.width**-0.5)
         self.members = nn.ModuleList(Member(shape, cell, dropout) for _ in range(shape.members))
         self.counts = None
         if shape.ngrams:
@@ -222,7 +207,19 @@ class ClassifyModel(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Return the logits of every member, (members, batch, classes)."""
-        return torch.stack([member(inputs) for member in self.members])
+        vectors = self.embed(inputs)
+        return torch.stack([member(vectors, inputs) for member in self.members])
+
+    def embed(self, inputs: Inputs) -> Tensor:
+        """Return the vectors that the recurrent layers read, (batch, time, width)."""
+        if self.vectors is None:
+            return inputs.x
+        found = self.vectors(inputs.x)
+        if self.pieces is not None:
+            words = self.pieces(inputs.pieces, inputs.begins)
+            real = there(inputs.lengths, inputs.x.shape[1])
+            found = found + functional.embedding(inputs.words, words) * real[..., None]
+        return found
 
     def log_probabilities(self, inputs: Inputs) -> Tensor:
         """Return ln p of every class, (batch, classes) float32."""

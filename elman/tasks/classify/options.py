@@ -44,7 +44,7 @@ class ClassifyOptions(TaskOptions):
         bidirectional: read from both ends.
         pool: what the label is told from: the "last" state, the "mean" or "max" over time, or their
             mean weighted by "attention".
-        members: networks that are trained side by side, whose probabilities are averaged.
+        members: networks that read the same vectors side by side; their probabilities are averaged.
         dropout: sets the four below where they are not named.
         dropout_words: of whole tokens.
         dropout_input: of the numbers of the token vectors.

@@ -275,18 +275,15 @@ class TrainedClassify:
     def vectors(self) -> tuple[tuple[str, ...], Tensor]:
         """Return the known tokens and their learned vectors, (tokens, size).
 
-        Of several members the vectors are put side by side.
-
         Raises:
             InputError: a model of numbers, or of one-hot vectors.
         """
         lexicon = self.meaning.lexicon
-        tables = [member.vectors for member in self.network.members]
-        if lexicon is None or any(table is None or table.kind != "learned" for table in tables):
+        table = self.network.vectors
+        if lexicon is None or table is None or table.kind != "learned":
             raise InputError("this model has no learned token vectors.")
         first = len(lexicon.tokens) - len(lexicon.to_json())
-        weights = torch.cat([table.weight.detach()[first:] for table in tables], dim=1)
-        return lexicon.tokens[first:], weights
+        return lexicon.tokens[first:], table.weight.detach()[first:]
 
 
 def _given(data: Sequence[Any]) -> Examples:

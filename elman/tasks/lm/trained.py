@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from torch import Tensor
 
 from elman.data import Vocabulary, read_chunks
 from elman.data.tokens import whole_lines
@@ -47,6 +48,16 @@ class TrainedLM:
 
     def __init__(self, network: LanguageModel, vocabulary: Vocabulary):
         self.network, self.vocabulary = network.eval(), vocabulary
+
+    def vectors(self) -> tuple[Sequence[str], Tensor]:
+        """Return the tokens and their learned vectors, (tokens, size).
+
+        Raises:
+            InputError: a model of one-hot vectors.
+        """
+        if self.network.embedding is None:
+            raise InputError("this model has no learned token vectors (embedding=0).")
+        return self.vocabulary.tokens, self.network.embedding.weight.detach()
 
     @staticmethod
     def in_words(metrics: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from elman.data.trees import LabelledTree, parse_trees, read_trees
 from elman.tasks.tree.corpus import Meaning
@@ -128,6 +129,10 @@ class TrainedTree:
         if self.meaning.binary:
             trees = [tree for tree in trees if tree.labels[0] != "2"]
         return measure(self.network, self.meaning, trees, ", ".join(map(str, names)))
+
+    def vectors(self) -> tuple[Sequence[str], Tensor]:
+        """Return the words and their learned vectors, (words, size); the first is the unknown."""
+        return self.meaning.words, self.network.embedding.weight.detach()
 
     @staticmethod
     def in_words(metrics: Mapping[str, Any]) -> list[str]:
