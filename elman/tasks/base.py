@@ -81,11 +81,13 @@ class Task(abc.ABC):
         shared: whether several processes can share a batch: `batch` takes of the examples of a
             step those that `mine` returns, and `loss` is such a mean that the means of the shares,
             weighted by their counts, make up the mean of the whole batch.
+        validation_units: units of the whole validation part, where `validate` takes time by them;
+            of a very large one, a smaller part is used while the run goes on.
         rank, world: number of this process, from 0, and of all; the run sets them.
     """
 
     name: ClassVar[str]
-    metric: ClassVar[str]
+    metric: str
     unit: ClassVar[str] = "token"
     model: nn.Module
     config: pydantic.BaseModel
@@ -95,6 +97,7 @@ class Task(abc.ABC):
     steps_per_epoch: int
     carries: bool = False
     shared: bool = False
+    validation_units: int | None = None
     rank: int = 0
     world: int = 1
 

@@ -25,7 +25,7 @@ def season(parts: Sequence[Series], grid: Grid) -> int:
     """Return the steps of a season of training parts: of the calendar, or the clearest; 1 if none.
 
     A season is believed where the autocorrelation at it, of series without their slow change, is
-    0.3 or more; of several that of the calendar with the largest is taken.
+    0.3 or more, and clearly more than at half of it; of several that with the largest is taken.
     """
     candidates = _of_calendar(grid)
     shapes = [_correlations(s.y, max(candidates or [_LONGEST_SEASON])) for s in parts]
@@ -43,6 +43,8 @@ def season(parts: Sequence[Series], grid: Grid) -> int:
     else:  # the highest peak; peaks at multiples of a season are a little lower
         inner = np.arange(2, longest - 1)
         there = inner[(found[inner] > found[inner - 1]) & (found[inner] >= found[inner + 1])]
+    # without a season the autocorrelation falls, and half of it is nearer than the whole
+    there = [m for m in there if found[m] > found[m // 2] + _CLEAR / 3]
     best = max(there, key=lambda m: found[m], default=1)
     return int(best) if best > 1 and found[best] >= _CLEAR else 1
 

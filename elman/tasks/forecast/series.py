@@ -92,17 +92,16 @@ class Scale:
             InputError: a root or logarithm of values below it.
         """
         if kind == "none":
-            flat = [np.tile([0.0, 1.0], (s.shape[1], 1)) for s in (parts[0].past, parts[0].future)]
-            return cls({s.name: (0.0, 1.0) for s in parts}, *flat, kind)
-        columns = [
-            [_mean_and_deviation(c) for c in np.concatenate(m).T]
+            past, future = (
+                np.tile([0.0, 1.0], (m.shape[1], 1)) for m in (parts[0].past, parts[0].future)
+            )
+            return cls({s.name: (0.0, 1.0) for s in parts}, past, future, kind)
+        past, future = (
+            np.array([_mean_and_deviation(c) for c in np.concatenate(m).T]).reshape(-1, 2)
             for m in ([s.past for s in parts], [s.future for s in parts])
-        ]
-        return cls(
-            {s.name: _mean_and_deviation(forward(s.y, kind, s.name)) for s in parts},
-            *(np.array(c, dtype=np.float64).reshape(-1, 2) for c in columns),
-            kind,
         )
+        own = {s.name: _mean_and_deviation(forward(s.y, kind, s.name)) for s in parts}
+        return cls(own, past, future, kind)
 
     def apply(self, series: Series) -> Series:
         """Return a series (or its root or logarithm), less the mean and over the deviation.

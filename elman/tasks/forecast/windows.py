@@ -104,5 +104,14 @@ def _origins(series: Series, start: int, end: int, lags: int, horizon: int) -> n
 
 def to(window: Window, like: Tensor) -> Window:
     """Return a window with the number type and device of a tensor; truth values stay."""
-    moved = (part.to(like.device, like.dtype) for part in window[:4])
-    return Window(*moved, window.observed.to(like.device))
+
+    def moved(part: Tensor) -> Tensor:
+        return part.to(like.device, like.dtype)
+
+    return Window(
+        moved(window.y),
+        moved(window.past),
+        moved(window.future),
+        moved(window.target),
+        window.observed.to(like.device),
+    )
