@@ -17,6 +17,8 @@ from elman.tasks.forecast.base import Forecaster, Sizes
 from elman.tasks.forecast.baseline import Baselines
 from elman.tasks.forecast.columns import split
 from elman.tasks.forecast.corpus import Corpus, Meaning, read_corpus
+from elman.tasks.forecast.identify import Arx, fit_arx
+from elman.tasks.forecast.lags import Order, choose
 from elman.tasks.forecast.linear import Features, Ridge, fit
 from elman.tasks.forecast.network import Network, module
 from elman.tasks.forecast.options import ForecastOptions
@@ -79,11 +81,23 @@ def build(
         forecaster.begin(to(windows.window(slice(None, None, step)), network.like))
     if options.windows is None:
         options = options.model_copy(update={"windows": 32 if len(windows) < 4000 else 64})
-    baselines = Baselines(simple, corpus.meaning.season)
+    baselines = Baselines(simple, corpus.meaning.season, _arx(options, corpus, sizes))
     recommended = forecaster.recommended()
     if budget is None or (budget.steps is None and budget.epochs is None):
         recommended.setdefault("epochs", _epochs(options, len(windows)))
     return Forecasting(corpus, options, network, baselines, recommended=recommended, seed=seed)
+
+
+def _arx(options: ForecastOptions, corpus: Corpus, sizes: Sizes) -> Arx | None:
+    """Fit the linear model of one step that stands beside a network of delays."""
+    if options.model not in ("narx", "tdnn"):
+        return None
+    train = corpus.data.train
+    if options.model == "narx":
+        order = Order.read(options.lags or "1", sizes.past + sizes.future)
+    else:
+        order = choose(train, season=corpus.meaning.season).order
+    return fit_arx(train, order)
 
 
 def _epochs(options: ForecastOptions, windows: int) -> float:

@@ -1,4 +1,4 @@
-"""What a network is held against: persistence, the seasonal naive forecast and ridge regression."""
+"""What a network is held against: persistence, seasonal naive, ridge regression, linear ARX."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from elman.errors import FileError
 from elman.tasks.forecast.base import Window
+from elman.tasks.forecast.identify import Arx
 from elman.tasks.forecast.linear import Features, Ridge
 from elman.tasks.forecast.series import Series
 
@@ -23,20 +24,24 @@ class Baselines:
     Args:
         ridge: direct linear forecast.
         season: of the seasonal naive forecast; 1 is none.
+        arx: linear model of one step, which goes on from its own values; beside networks of delays.
     """
 
     ridge: Ridge
     season: int
+    arx: Arx | None = None
 
     def names(self) -> list[str]:
         """Return what each is called."""
         naive = [] if self.season == 1 else [f"seasonal naive ({self.season})"]
-        return ["persistence", *naive, f"ridge on {self.ridge.features.lags} lags"]
+        linear = [] if self.arx is None else [self.arx.name]
+        return ["persistence", *naive, f"ridge on {self.ridge.features.lags} lags", *linear]
 
     @property
     def lags(self) -> int:
         """Steps that windows must hold."""
-        return max(self.ridge.features.lags, self.season)
+        own = 1 if self.arx is None else self.arx.order.reach
+        return max(self.ridge.features.lags, self.season, own)
 
     def tell(self, window: Window) -> list[Tensor]:
         """Return the forecasts in the order of `names`, each (batch, H).
@@ -49,7 +54,8 @@ class Baselines:
         if self.season > 1:
             at = torch.arange(steps) % self.season - self.season
             told.append(window.y[:, at + window.y.shape[1]])
-        return [*told, run_on(self.ridge, window)]
+        linear = [] if self.arx is None else [self.arx.tell(window)]
+        return [*told, run_on(self.ridge, window), *linear]
 
     def to_file(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return plain values and tensors that `from_file` reads."""
@@ -61,7 +67,10 @@ class Baselines:
             "features": [f.lags, f.anchor, f.past, f.future, f.ahead],
         }
         names = ("weights", "bias", "deviation")
-        return notes, {name: getattr(self.ridge, name) for name in names}
+        tensors = {name: getattr(self.ridge, name) for name in names}
+        if self.arx is not None:
+            notes["arx"], tensors["arx"] = self.arx.to_file()
+        return notes, tensors
 
     @classmethod
     def from_file(
@@ -82,7 +91,8 @@ class Baselines:
                 raise ValueError
             numbers = (notes["strength"], notes["error"])
             ridge = Ridge(features, weights, bias, *numbers, deviation)
-            return cls(ridge, notes["season"])
+            own = Arx.from_file(notes["arx"], tensors["arx"], where) if "arx" in notes else None
+            return cls(ridge, notes["season"], own)
         except (KeyError, TypeError, ValueError):
             raise FileError(f"{where}: the baselines in it cannot be read.") from None
 

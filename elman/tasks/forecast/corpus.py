@@ -16,6 +16,7 @@ from elman.tasks.forecast import lengths
 from elman.tasks.forecast.baseline import naive_errors
 from elman.tasks.forecast.columns import Loaded, check_known, load
 from elman.tasks.forecast.grid import Grid
+from elman.tasks.forecast.lags import steadier
 from elman.tasks.forecast.measure import Units
 from elman.tasks.forecast.options import ForecastOptions
 from elman.tasks.forecast.series import Data, Scale, Series
@@ -280,7 +281,14 @@ def _scaling(train: Sequence[Series], asked: str, notes: list[str]) -> str:
     """How the target is scaled; a root or logarithm that is chosen is said."""
     if asked != "auto":
         return asked
-    return "standard"
+    found = steadier(train)
+    if found != "standard":
+        what = {"sqrt": "their square roots", "log": "their logarithms"}[found]
+        notes.append(
+            f"scaling: the values spread the more the larger they are, so the model is of {what} "
+            "(scaling standard leaves them as they are); forecasts and errors are of the values"
+        )
+    return found
 
 
 def _constant(train: Sequence[Series]) -> list[str]:

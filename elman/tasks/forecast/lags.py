@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ _MOST_WITH_INPUTS = 8  # delays of the output, delays of an input, dead time
 _MOST_ALONE, _SEASONS = 16, 2  # delays of an output without inputs; or so many seasons
 _ROWS_A_WEIGHT = 10  # that the largest order must have at least
 _MOST_ROWS = 200_000  # that orders are compared on
+_CLEARLY = 10.0  # by which the criterion must fall for a series to be told on another scale
 
 
 @dataclass(frozen=True)
@@ -220,3 +221,64 @@ def _thinned(series: Sequence[Series], largest: Order) -> Sequence[Series]:
         return series
     part = _MOST_ROWS / every
     return [s.part(0, max(largest.reach + 1, round(part * len(s)))) for s in series]
+
+
+def steadier(series: Sequence[Series]) -> str:
+    r"""Return the scale on which a linear model's errors are most nearly of one size.
+
+    Values that spread the more the larger they are are steadier as roots or logarithms. With g the
+    change and s² the mean squared error of one step of g(y), each with the order that `choose`
+    finds, the density of y itself gives
+
+    .. math::
+
+        n \ln s^2 + \mathrm{penalty} - 2 \sum_t \ln g'(y_t), \qquad
+        g(y) = y, \; \sqrt y, \; \ln y
+
+    and a change must lower this by 10 for each of the series together.
+
+    Args:
+        series: the training part in its own units; roots need all values >= 0, logarithms > 0.
+
+    Returns:
+        "standard", "sqrt" or "log".
+
+    Example:
+        >>> import numpy as np
+        >>> rng, none = np.random.default_rng(0), np.zeros((300, 0))
+        >>> steps = 1 + rng.normal(size=300).cumsum() / 10
+        >>> [steadier([Series("y", 0, y, none, none)]) for y in (steps, np.exp(steps))]
+        ['standard', 'log']
+
+    Source: Box & Cox 1964, "An analysis of transformations", with the criterion of `choose`.
+    """
+    every = np.concatenate([s.y[np.isfinite(s.y)] for s in series])
+    found, least = "standard", np.inf
+    if not len(every) or every.min() < 0 or every.max() == every.min():
+        return found
+    positive = every[every > 0].min() / 2
+    kinds = {"standard": lambda y: y, "sqrt": np.sqrt, "log": np.log}
+    for name, change in kinds.items():
+        if name == "log" and every.min() <= 0:
+            continue
+        changed = [replace(s, y=change(s.y)) for s in series]
+        try:
+            value, rows = _criterion(changed, series, name, positive)
+        except InputError:
+            return "standard"  # too short to tell
+        if value < least - (_CLEARLY if name != "standard" else 0.0) and rows:
+            found, least = name, value
+    return found
+
+
+def _criterion(
+    changed: Sequence[Series], series: Sequence[Series], name: str, positive: float
+) -> tuple[float, int]:
+    """The criterion of the best order on a changed scale, as one of the series themselves."""
+    choice = choose(changed)
+    inputs = series[0].past.shape[1] + series[0].future.shape[1]
+    largest = _largest(series, inputs, 1)
+    told = table(_thinned(series, largest), largest)[1]
+    y = np.maximum(told, positive)  # at 0 the slope of a root has no end
+    slopes = {"standard": 0.0, "sqrt": -np.log(2 * np.sqrt(y)).sum(), "log": -np.log(y).sum()}
+    return choice.criterion - 2.0 * float(slopes[name]), choice.rows

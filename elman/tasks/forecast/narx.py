@@ -22,7 +22,7 @@ from elman.tasks.forecast.series import Data
 
 _MANY = 2000  # rows of training from which data are plenty
 _LONG, _SHORT = 200, 24  # steps of a window in closed loop, of many rows and of few
-_FEW_EPOCHS = 600.0
+_FEW_EPOCHS, _MOST_STEPS = 600.0, 100_000
 _START = 0.25  # deviation of what goes into a hidden unit, where the data have deviation 1
 
 
@@ -223,8 +223,8 @@ class Narx(Forecaster):
             "clip_norm": 1.0, "precision": "64",
         }  # fmt: skip
         if self._rows < _MANY:  # more steps only learn the noise
-            chosen |= {"lr": 2e-3, "epochs": _FEW_EPOCHS, "validate_every": 20}
-        return chosen
+            return chosen | {"lr": 2e-3, "epochs": _FEW_EPOCHS, "validate_every": 20}
+        return chosen | {"epochs": float(_MOST_STEPS * 64 // self._rows + 1)}
 
 
 def settle(options: ForecastOptions, data: Data, budget: Budget) -> dict[str, Any]:
