@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elman.data import END, UNKNOWN, Streams, Vocabulary, read_corpus
+from elman.data import tokens as tokens_module
 from elman.data.tokens import TokenArray, Tokeniser
 from elman.data.vocabulary import count_characters, join_words
 from elman.errors import FileError, InputError
@@ -139,6 +140,34 @@ def test_large_texts_lie_on_disk():
     assert np.array_equal(result, np.concatenate(expected))
     result[:] = 1
     assert result.sum() == 600
+
+
+@pytest.mark.parametrize("memory", [0, 10**6, 10**9])
+def test_ids_of_any_size_in_any_pieces(memory, monkeypatch):
+    monkeypatch.setattr(tokens_module, "_FEW", 50)
+    monkeypatch.setattr(tokens_module, "_BLOCK", 64)
+    draw = np.random.default_rng(0)
+    parts = [draw.integers(0, top, draw.integers(0, 40)) for top in (9, 9, 200, 9, 70_000, 9) * 9]
+    array = TokenArray(memory_bytes=memory)
+    for part in parts:
+        array.append(part)
+    result = array.finish()
+    assert np.array_equal(result, np.concatenate(parts))
+    assert result.dtype == np.uint32
+    assert isinstance(result, np.memmap) == (memory == 0)
+    small = TokenArray(memory_bytes=memory)
+    small.append(np.array([1, 255]))
+    assert small.finish().dtype == np.uint8
+
+
+def test_characters_seen_early_and_late_have_one_id():
+    pieces = ["abc\n", "cab", "xé€a", "\n", "éx" * 3, "zyx€" * 40, "z\x7f~", chr(0x10FFFF)]
+    pieces.append("".join(chr(0x4E00 + i) for i in range(300)) + "newASCII!")
+    pieces.append("newASCII! and more")
+    tokeniser = Tokeniser("char")
+    ids = tokeniser.read(iter(pieces))
+    assert "".join(tokeniser.tokens[i] for i in ids) == "".join(pieces)
+    assert len(set(tokeniser.tokens)) == len(tokeniser.tokens)
 
 
 def test_vocabulary_refuses_what_is_none():

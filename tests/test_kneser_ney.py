@@ -142,6 +142,20 @@ def test_baseline_picks_the_best_order_and_needs_no_more_than_blocks(monkeypatch
     assert baseline(train, valid, 6, follows=True).trained_on == 900
 
 
+def test_a_long_text_is_counted_and_judged_in_part(monkeypatch):
+    text = np.random.default_rng(3).integers(0, 5, 5000)
+    monkeypatch.setattr(kneser_ney, "MOST_PREDICTED", 300)
+    monkeypatch.setattr(kneser_ney.space, "room", lambda device: 250 * 1999)
+    monkeypatch.setattr(kneser_ney, "_LEAST", 10)
+    found = baseline(text[:4000], text[4000:], 5, follows=True)
+    assert (found.trained_on, found.tokens) == (1000, 300)
+    model = KneserNey(text[3000:4000], 5)
+    expected = -model.log_probabilities(text[3000:4300], start=1000, order=2).mean()
+    assert found.by_order[1] == pytest.approx(expected, rel=1e-12)
+    monkeypatch.setattr(kneser_ney.space, "room", lambda device: None)
+    assert baseline(text[:4000], text[4000:], 5, follows=True).trained_on == 4000
+
+
 def test_tiny_texts_and_bad_orders():
     one = KneserNey(np.array([1]), 3, 6)
     assert one.distribution([]).sum() == pytest.approx(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,7 @@ import pytest
 import torch
 from training_toy import Toy
 
-from elman.training import Result, train
-from elman.training import judging
+from elman.training import Result, judging, train
 from elman.training.folder import RunFolder
 
 PLAIN: dict[str, Any] = {"device": "cpu", "precision": "32", "quiet": True}
@@ -68,6 +68,25 @@ def test_a_last_judgement_on_a_part_says_so(tmp_path, monkeypatch, capfd):
     assert f"on the first {part:.0%} of the validation part" in result.verdict
     assert json.loads(RunFolder(result.run).result.read_text())["validated_part"] == part
     assert f"on the first {part:.0%} of the validation part" in capfd.readouterr().err
+
+
+def test_of_a_very_large_validation_part_less_is_used(tmp_path):
+    task = Long()
+    task.steps_per_epoch, task.validation_units = 10**7, 10**9
+    go(tmp_path / "run", task)
+    assert task.limits == [1e-3, 1e-3, None]
+
+
+def test_learning_has_half_of_the_minutes_however_long_reading_took(tmp_path, capfd):
+    class Slow(Toy):
+        def describe(self) -> list[str]:
+            time.sleep(0.8)
+            return super().describe()
+
+    result = go(tmp_path / "run", Slow(), steps=None, minutes=0.02, quiet=False)
+    assert result.steps > 5
+    assert 0.4 < result.seconds < 5.0
+    assert "note: reading the data took 1 s; learning is given half" in capfd.readouterr().err
 
 
 # -- divergence --------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _LEAST_PART = 0.05  # of the validation text
+_LEAST_UNITS = 1_000_000  # of it, which are enough where the part would be more
 _FINAL_SECONDS = 20.0  # that the last judgement of a timed run may take in any case
 _FINAL_SHARE = 0.1  # of the time the run took, which it may take in any case
 
@@ -51,7 +52,8 @@ class Judge:
         if not steps:
             self.part = 1.0
         else:
-            self.part = min(1.0, max(_LEAST_PART, steps / (4 * self._task.steps_per_epoch)))
+            least = min(_LEAST_PART, _LEAST_UNITS / max(self._task.validation_units or 1, 1))
+            self.part = min(1.0, max(least, steps / (4 * self._task.steps_per_epoch)))
         return self.part
 
     def judge(self, sample: bool) -> tuple[dict[str, float], str | None]:

@@ -22,7 +22,8 @@ class TrainingOptions(TaskOptions):
     """How a run trains; a plain number of YAML or the command line for each.
 
     Args:
-        minutes: budget in wall-clock minutes, from the call to the finished model.
+        minutes: budget in wall-clock minutes, from the call to the finished model; however long
+            the reading of data takes, learning has half of it.
         steps: budget in optimiser steps.
         epochs: budget in passes over the training data; a fraction is allowed. Of several budgets
             the first to be used up ends the run. With none, the run takes 5 minutes.

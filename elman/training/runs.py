@@ -179,6 +179,8 @@ def _learn(
     with StopSignals(apart) as signals, own_settings(seed, options.flush_denormal):
 
         def ready() -> Loop:
+            nonlocal began
+            began = _time_to_learn(setup, began)
             fabric = make_fabric(options.device, options.precision, processes.launch)
             fabric.setup_module(setup.task.model)
             processes.compute_on(fabric.device)
@@ -203,6 +205,19 @@ def _learn(
             loop.follow()
         metrics = processes.first(lambda: _keep_model(setup, loop))
         return loop, metrics, signals.received
+
+
+def _time_to_learn(setup: Setup, began: float) -> float:
+    """Return when the budget of a timed run began; learning gets half of it in any case."""
+    half = 30.0 * (setup.options.minutes or 0.0)
+    read = time.monotonic() - began
+    if not half or read <= half or setup.resumed:
+        return began
+    setup.console.say(
+        f"note: reading the data took {duration(read)}; learning is given half of the "
+        f"{setup.options.minutes:g} minutes all the same."
+    )
+    return time.monotonic() - half
 
 
 def _keep_model(setup: Setup, loop: Loop) -> dict[str, float]:
@@ -281,6 +296,10 @@ def _say_finished(setup: Setup, loop: Loop, metrics: dict[str, float], seconds: 
     )
 
 
+def _part(part: float) -> str:
+    return f"the first {_percent(part)}" if part < 1.0 else "all of it"
+
+
 def _percent(part: float) -> str:
     """Return a part below 1 so that it never reads as all or nothing."""
     return f"{100 * part:.2g}%" if part < 0.995 else f"{100 * min(part, 0.9999):.2f}%"
@@ -297,10 +316,11 @@ def _conclude(
     """Compare with the baseline, write the result, make the reports."""
     folder, console, position = setup.folder, setup.console, loop.position
     verdict, part = setup.task.verdict(metrics), loop.judged_part()
-    if part < 1.0:
+    theirs = baseline.get("validated_part", 1.0)
+    if min(part, theirs) < 1.0:
         verdict += (
-            f" (The model was judged on the first {_percent(part)} of the validation part, "
-            f"{baseline.get('name', 'the baseline')} on all of it.)"
+            f" (The model was judged on {_part(part)} of the validation part, "
+            f"{baseline.get('name', 'the baseline')} on {_part(theirs)}.)"
         )
     verdict = f"{verdict} {loop.divergence(metrics)}".rstrip()
     console.say(verdict)

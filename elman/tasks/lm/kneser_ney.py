@@ -13,6 +13,7 @@ from elman.learning import space
 MOST_TOKENS = 30_000_000  # of training text; beyond it the last part is used
 MOST_PREDICTED = 10_000_000  # of validation text; beyond it the first part is used
 _BYTES = 250  # of memory a training token, at most
+_LEAST = 100_000  # tokens that are counted wherever the memory ends
 BLOCK = 1 << 20  # tokens predicted at a time
 _FALLBACK = np.array([0.5, 1.0, 1.5])  # discounts where the counts give none
 
@@ -254,6 +255,6 @@ def _affordable() -> int:
     there = space.room(torch.device("cpu"))
     if there is None or there >= MOST_TOKENS * _BYTES:
         return MOST_TOKENS
-    least = max(100_000, there // _BYTES)
+    least = max(_LEAST, there // _BYTES)
     unit = 10 ** (len(str(least)) - 1)
     return least // unit * unit

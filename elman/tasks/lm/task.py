@@ -58,6 +58,7 @@ class LanguageModelling(Task):
         self.carries = options.carry is not None
         self.vocabulary = corpus.vocabulary
         self.fingerprint = corpus.fingerprint
+        self.validation_units = len(corpus.valid)
         self.streams = Streams(
             corpus.train,
             options.streams or 1,
@@ -179,30 +180,30 @@ class LanguageModelling(Task):
     def baseline(self) -> dict[str, Any]:
         """Return Kneser-Ney on the same tokens and split, its best order up to 6.
 
-        Of a very long text it learns from the last part and is judged on the first part of the
-        validation part; both are named.
+        Of a very long text it learns from the last part, which its name says, and is judged on the
+        first part of the validation part ("validated_part").
         """
         found, corpus = self._baseline, self.corpus
         nats = found.nats_per_token * found.tokens
         characters = corpus.valid_chars * found.tokens / len(corpus.valid)
         measured = measure.metrics(nats, found.tokens, characters)
-        parts = []
-        if found.trained_on < len(corpus.train):
-            parts.append(f"trained on the last {found.trained_on:,} tokens of the training part")
-        if found.tokens < len(corpus.valid):
-            parts.append(f"judged on the first {found.tokens:,} tokens of the validation part")
-        said = f" ({', '.join(parts)})" if parts else ""
+        name = f"Kneser-Ney of order {found.order}"
         words = (
             f"Kneser-Ney (interpolated, modified) of order {found.order}, the best of orders 1 to "
-            f"{len(found.by_order)} on the validation part itself{said}: "
-            f"{measured['nats_per_char']:.3f} nats a character"
+            f"{len(found.by_order)} on the validation part itself"
         )
+        if found.trained_on < len(corpus.train):
+            name += f" of {found.trained_on:,} tokens"
+            words += f", from the last {found.trained_on:,} tokens of the training part"
+        part = found.tokens / len(corpus.valid)
+        words += f", judged on its first {found.tokens:,} tokens" if part < 1 else ""
         return {
-            "name": f"Kneser-Ney of order {found.order}{said}",
+            "name": name,
+            "words": f"{words}: {measured['nats_per_char']:.3f} nats a character",
+            "validated_part": part,
             "order": found.order,
             "nats_per_token_by_order": list(found.by_order),
             **measured,
-            "words": words,
         }
 
     def verdict(self, metrics: Mapping[str, float]) -> str:
