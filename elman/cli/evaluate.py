@@ -61,7 +61,7 @@ def command(
     if not names:
         raise InputError("evaluate: name a file, or pipe one in.")
     model = load(run)
-    if hasattr(model, "generate"):
+    if hasattr(model, "generate_stream"):
         metrics = model.evaluate(names, unknown=unknown or "auto")
     elif unknown is not None:
         raise InputError("evaluate: --unknown is for language models; leave it out.")

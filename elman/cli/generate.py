@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Option
 
@@ -33,21 +33,42 @@ def command(
         bool, Option("--sentence", help="Stop at the first end of a line.")
     ] = False,
     unknown: Annotated[str, Option("--unknown", help=UNKNOWN_HELP)] = "auto",
+    label: Annotated[
+        str | None, Option("--label", help="Models of captions: the class to write from.")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        Option("--top-p", help="Models of captions: draw from the likeliest of this share."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Let a trained model write; the text appears as it is drawn.
+
+    A language model goes on from a prompt, a model of captions writes from a class.
 
     [bold]Examples[/bold]
 
       elman generate runs/novel --prompt "It was " --temperature 0.7
 
       elman generate runs/novel --count 3 --sentence --json
+
+      elman generate runs/names --label Irish --count 5
     """
     from elman.data import read_text
     from elman.errors import InputError
     from elman.tasks import load
 
-    model = load(run, "lm")
+    model = load(run)
+    if getattr(model, "task", None) == "caption":
+        texts = _from_class(model, label, count, temperature, top_p, seed)
+        if as_json:
+            print_json({"texts": texts, "label": label, "temperature": temperature, "seed": seed})
+        else:
+            print(*texts, sep="\n")
+        return
+    if label is not None or top_p is not None:
+        raise InputError("generate: --label and --top-p are for models of captions.")
+    model = model if hasattr(model, "generate_stream") else load(run, "lm")
     prompt = read_text("-").removesuffix("\n") if prompt == "-" else check_text(prompt, "--prompt")
     if count < 1:
         raise InputError(f"generate: --count is {count}; expected a whole number >= 1.")
@@ -75,3 +96,17 @@ def command(
             last = piece or last
         if not last.endswith("\n"):
             print()
+
+
+def _from_class(
+    model: Any, label: str | None, count: int, temperature: float, top_p: float | None, seed: int
+) -> list[str]:
+    """Texts that a model of captions draws; one that reads numbers needs a file of them."""
+    from elman.errors import InputError
+
+    if not model.meaning.classes or model.meaning.features:
+        raise InputError(
+            "generate: this model writes from numbers; elman predict reads them from a file."
+        )
+    share = 1.0 if top_p is None else top_p
+    return model.generate(label, count=count, temperature=temperature, top_p=share, seed=seed)

@@ -79,7 +79,10 @@ class NGrams:
         return np.concatenate(parts).astype(np.int64)
 
     def _of(self, texts: Sequence[np.ndarray]) -> KneserNey:
-        return KneserNey(self._stream(texts), self.tokens + ORDERS - 1, ORDERS)
+        # The marks again behind the last text, so that it counts as every other does.
+        stream = self._stream(texts)
+        stream = np.append(stream, stream[: ORDERS - 1])
+        return KneserNey(stream, self.tokens + ORDERS - 1, ORDERS)
 
     def probabilities(self, texts: Texts, order: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return p of every token given the class, p without it, and the text of each token."""

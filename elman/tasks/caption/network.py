@@ -40,8 +40,8 @@ class CaptionModel(nn.Module):
         self.encoder = None
         if features:
             self.encoder = nn.Sequential(
-                nn.Linear(features, 2 * size), nn.ReLU(), nn.Dropout(dropout),
-                nn.Linear(2 * size, size),
+                nn.Dropout(dropout / 2), nn.Linear(features, 2 * size), nn.ReLU(),
+                nn.Dropout(dropout), nn.Linear(2 * size, size),
             )  # fmt: skip
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("deviation", torch.ones(features))

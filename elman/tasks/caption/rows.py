@@ -71,7 +71,10 @@ def read_rows(data: Any, options: CaptionOptions, *, answered: bool = True) -> R
         data = data[0] if isinstance(data[0], str | Path) else data
     if isinstance(data, str | Path) and Path(data).suffix.lower() == _NPZ:
         return _of_arrays(Path(data), options, answered)
-    table = read_table(data)
+    named = [options.text, options.label, *(options.past or "").split(",")]
+    # Whoever names columns by names has them in the first line.
+    header = True if any(name and not name.isdecimal() for name in named) else None
+    table = read_table(data, where="caption", header=header)
     columns = _columns(table, options, answered)
     texts = _texts(table, columns.text) if columns.text is not None and answered else None
     labels = None if columns.label is None else _labels(table, columns.label)
@@ -235,7 +238,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileError(f"{path}: there is no such file.")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile, KeyError) as error:
         raise FileError(f"{path}: cannot be read as .npz: {error}.") from None

@@ -118,7 +118,10 @@ def read_sessions(files: Sequence[str | Path], options: NextOptions) -> Sessions
         )
     if options.layout == "lines" or (options.layout == "auto" and _is_text(files, options)):
         return _of_lines(files, options)
-    table = read_table(list(files) if len(files) > 1 else files[0])
+    named = (options.id, given, options.time)
+    # Whoever names columns by names has them in the first line.
+    header = True if any(name and not name.isdecimal() for name in named) else None
+    table = read_table(list(files) if len(files) > 1 else files[0], where="next", header=header)
     layout = _layout(table, options, given)
     return _of_cells(table, layout) if layout.kind == "cells" else _of_rows(table, layout)
 
@@ -308,6 +311,8 @@ def times(table: Table, name: str) -> np.ndarray:
     try:
         found = table.numbers(name)
     except FileError:
+        if table.facts(name).numeric > 0.5:
+            raise  # numbers, and a cell among them that is none
         found = np.empty(len(table))
         for row, text in enumerate(table.text(name)):
             found[row] = _moment(text, table, row, name)
@@ -344,7 +349,7 @@ def sessions_given(data: object, options: NextOptions) -> Sessions:
         FileError: as of `read_sessions`.
     """
     if not isinstance(data, Sequence) or (data and isinstance(data[0], dict)):
-        table = read_table(data)
+        table = read_table(data, where="next")
         told = options if options.layout != "lines" else NextOptions()
         layout = _layout(table, told, told.text if told.target is None else told.target)
         return _of_cells(table, layout) if layout.kind == "cells" else _of_rows(table, layout)
