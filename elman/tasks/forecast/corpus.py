@@ -23,7 +23,7 @@ from elman.tasks.forecast.series import Data, Scale, Series
 from elman.tasks.forecast.windows import Windows
 
 _FEWEST = 3  # values of a series that can be learned from
-_WIDEST_GAP = 10_000  # steps between the files of training and validation that are filled
+_WIDEST_GAP = 24  # steps between one file and the next that are filled; more would be guesses
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def continued(before: Series, after: Series, grid: Grid) -> tuple[Series, int]:
     """Join a series and one that comes later, if time says so; and where the later one begins.
 
     Without a time column nothing says so, and the later one stands alone, as it does where it
-    begins before the other ends.
+    begins before the other ends, or long after.
     """
     gap = after.first - (before.first + len(before))
     if grid.kind == "rows" or gap < 0 or gap > _WIDEST_GAP:

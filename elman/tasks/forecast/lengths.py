@@ -27,8 +27,7 @@ def season(parts: Sequence[Series], grid: Grid) -> int:
     A season is believed where the autocorrelation at it, of series without their slow change, is
     0.3 or more, and clearly more than at half of it; of several that with the largest is taken.
     """
-    candidates = _of_calendar(grid)
-    shapes = [_correlations(s.y, max(candidates or [_LONGEST_SEASON])) for s in parts]
+    shapes = [_correlations(s.y, _LONGEST_SEASON) for s in parts]
     shapes = [s for s in shapes if len(s) > 2]
     if not shapes:
         return 1
@@ -38,15 +37,15 @@ def season(parts: Sequence[Series], grid: Grid) -> int:
         sums[: len(shape)] += shape
         counts[: len(shape)] += 1
     found = sums / counts
-    if candidates:
-        there = [m for m in candidates if m < longest]
-    else:  # the highest peak; peaks at multiples of a season are a little lower
-        inner = np.arange(2, longest - 1)
-        there = inner[(found[inner] > found[inner - 1]) & (found[inner] >= found[inner + 1])]
-    # without a season the autocorrelation falls, and half of it is nearer than the whole
-    there = [m for m in there if found[m] > found[m // 2] + _CLEAR / 3]
-    best = max(there, key=lambda m: found[m], default=1)
-    return int(best) if best > 1 and found[best] >= _CLEAR else 1
+    inner = np.arange(2, longest - 1)
+    peaks = inner[(found[inner] > found[inner - 1]) & (found[inner] >= found[inner + 1])]
+    for there in (_of_calendar(grid), peaks.tolist()):
+        # without a season the autocorrelation falls, and half of it is nearer than the whole
+        clear = [m for m in there if m < longest and found[m] > found[m // 2] + _CLEAR / 3]
+        best = max(clear, key=lambda m: found[m], default=1)
+        if best > 1 and found[best] >= _CLEAR:
+            return int(best)
+    return 1
 
 
 def _of_calendar(grid: Grid) -> list[int]:

@@ -134,12 +134,12 @@ def judge(
     for numbers in batches(windows, chosen):
         window = windows.window(numbers)
         names = [windows.names[i] for i in windows.number[numbers]]
-        own = torch.tensor([[*units.scale.y[n], units.naive[n]] for n in names])
+        own = [(*units.scale.y[n], units.naive[n]) for n in names]
         said = tell(window)
         found = found or [[] for _ in said]
         for place, told in zip(found, said, strict=True):
             losses = told.losses is not None
-            rows = _rows(told, window, units, own, levels)
+            rows = _rows(told, window, units, torch.tensor(own, dtype=torch.float64), levels)
             place.append(rows.flatten(0, 1).numpy() if by_value else rows.sum(1).numpy())
     return [Sums(np.concatenate(rows), levels, losses) for rows in found]
 
@@ -151,7 +151,7 @@ def _rows(
 
     `own` has mean, deviation and naive error of each window's series, (batch, 3).
     """
-    mean, deviation, naive = own.double().split(1, 1)
+    mean, deviation, naive = own.split(1, 1)
     middle = told.middle.double()
     off = middle - window.target
     absolute = units.undo(middle, mean, deviation) - units.undo(window.target, mean, deviation)

@@ -47,6 +47,7 @@ class Network(nn.Module):
         """A weight, whose device and number type windows must have."""
         return next(self.parameters())
 
+    @torch.no_grad()
     def tell(self, window: Window, *, losses: bool = False) -> Told:
         """Return what it says of a batch, on the CPU."""
         moved = to(window, self.like)

@@ -158,7 +158,8 @@ class Forecasting(Task):
     def trained(self) -> TrainedForecast:
         """Return the model as users call it, in evaluation mode; it shares the weights."""
         model = TrainedForecast(self.network, self.options, self.corpus.meaning)
-        model.baselines, model.tail = self.baselines, self.corpus.tail(model.context)
+        model.baselines = self.baselines
+        model.tail = self.corpus.tail(model.context)
         return model
 
     @cached_property
