@@ -99,10 +99,10 @@ def fit_arx(series: Sequence[Series], order: Order) -> Arx:
 
     Example:
         >>> import numpy as np
-        >>> y = 0.5 ** np.arange(12.0)
+        >>> y = 1 + 0.5 ** np.arange(12.0)
         >>> none = np.zeros((12, 0))
         >>> fit_arx([Series("y", 0, y, none, none)], Order(1)).weights.round(decimals=6)
-        tensor([0.5000, 0.0000], dtype=torch.float64)
+        tensor([0.5000, 0.5000], dtype=torch.float64)
     """
     read, told = table(series, order)
     if not len(told):
