@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 
 
 # The modules that draw further pictures of a finished run, by task.
-_OF_TASK: dict[str, str] = {"classify": "elman.plots.classify"}
+_OF_TASK: dict[str, str] = {
+    "classify": "elman.plots.classify",
+    "tag": "elman.plots.tag",
+    "forecast": "elman.plots.forecast",
+}
 
 
 def of_run(folder: str | Path) -> list[Path]:

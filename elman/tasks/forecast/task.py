@@ -13,8 +13,10 @@ from torch import Tensor
 from elman.tasks.base import Carry, Task
 from elman.tasks.forecast.base import Window
 from elman.tasks.forecast.baseline import Baselines
+from elman.tasks.forecast.columns import Columns
 from elman.tasks.forecast.corpus import Corpus
 from elman.tasks.forecast.judge import Judge, verdict
+from elman.tasks.forecast.keep import keepsake
 from elman.tasks.forecast.network import Network, error_quantiles
 from elman.tasks.forecast.options import ForecastOptions
 from elman.tasks.forecast.trained import TrainedForecast
@@ -191,6 +193,11 @@ class Forecasting(Task):
     def keep_baseline(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return the baselines, and the ends of the series, after which new data may come."""
         return self.trained().to_file()
+
+    def keepsake(self) -> dict[str, Any]:
+        """Return forecasts of some validation windows, and the errors one step ahead."""
+        names = Columns.of(self.options).future
+        return keepsake(self.judge, self.valid, self.corpus, names)
 
     def verdict(self, metrics: Mapping[str, float]) -> str:
         """Say which is ahead on the validation part."""
