@@ -282,10 +282,8 @@ def restore(
             meaning.bag = bag_of(counts)
         with torch.device("meta"):
             model = _model(meaning, options, cell, counts or None)
-    except FileError:
-        raise
     except InputError as error:
-        raise FileError(f"{where}: {error}") from None
+        raise FileError(str(error) if where in str(error) else f"{where}: {error}") from None
     model_file.fill(model, tensors, where)
     return TrainedClassify(model, meaning, columns)
 
