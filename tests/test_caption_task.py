@@ -57,7 +57,7 @@ def _trained(*arguments, **options):
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     run = tmp_path_factory.mktemp("digits") / "run"
-    return _trained(DIGITS, run=run, epochs=12, lr=8e-3, hidden=32)
+    return _trained(DIGITS, run=run, epochs=7, lr=1e-2, hidden=32, dropout=0.2)
 
 
 def _names(count: int = 120) -> str:

@@ -2,7 +2,7 @@
 
     python elman/demo_data/make.py FOLDER
 
-**digits.jsonl** has 600 pictures of 8 × 8 pixels, 0 to 9 dark, and the word for the digit that each
+**digits.jsonl** has 1,000 pictures of 8 × 8 pixels, 0 to 9 dark, and the word for the digit that each
 shows. A digit of 5 × 7 dots is put somewhere on the 8 × 8, each of its dots has a darkness of its
 own between 4 and 9 and is missing once in twelve, and each other dot is 1 to 4 dark once in six.
 
@@ -54,7 +54,7 @@ def digit(number: int, draw: random.Random) -> list[int]:
     return picture
 
 
-def digits(count: int = 600, seed: int = 1) -> list[dict[str, object]]:
+def digits(count: int = 1000, seed: int = 1) -> list[dict[str, object]]:
     """Draw pictures of digits, each with its word."""
     draw = random.Random(seed)
     numbers = [i % 10 for i in range(count)]

@@ -44,7 +44,7 @@ class Texts(NamedTuple):
     def some(self, rows: np.ndarray) -> Texts:
         """Return some of the rows."""
         return Texts(
-            [self.tokens[row] for row in rows] if self.tokens else [],
+            [self.tokens[row] for row in rows.tolist()] if self.tokens else [],
             None if self.labels is None else self.labels[rows],
             None if self.vectors is None else self.vectors[rows],
         )
@@ -98,7 +98,7 @@ class NGrams:
                 if model is None:
                     continue
                 rows = np.flatnonzero(texts.labels == label)
-                own = self._stream([texts.tokens[row] for row in rows])
+                own = self._stream(texts.some(rows).tokens)
                 logs = model.log_probabilities(own, order=min(order, model.order))
                 given[np.isin(of, rows)] = np.exp(logs)
         return given[real], plain[real], of[real]

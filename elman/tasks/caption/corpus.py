@@ -20,6 +20,7 @@ from elman.tasks.caption.rows import Rows, read_rows
 END = "</s>"
 _WORDS = 4.0  # texts with more words than this are read as words
 _MOST_CLASSES = 10_000
+_FEW_TEXTS = 1.5  # a class has one right text if its classes have fewer on average
 
 
 class Meaning(NamedTuple):
@@ -152,17 +153,6 @@ def read_corpus(files: Sequence[Any], options: CaptionOptions) -> tuple[Corpus, 
     counts = np.bincount(np.concatenate(learned.tokens), minlength=len(meaning.lexicon))
     once = counts == 1
     once[: UNKNOWN + 2] = False
-    kinds = f"{len(meaning.classes)} classes" if meaning.classes else ""
-    kinds += " and " if meaning.classes and meaning.features else ""
-    kinds += f"vectors of {meaning.features} numbers" if meaning.features else ""
-    columns = " and ".join(
-        [*([repr(rows.columns.label)] if rows.columns.label else []), *map(repr, _short(rows))]
-    )
-    said = [
-        f"captions: {rows.said}; text {rows.columns.text!r} from {columns}",
-        f"captions: {len(train):,} to train on, {len(valid):,} to validate on ({how}); {kinds}; "
-        f"{len(meaning.lexicon) - 3:,} distinct {meaning.level}s",
-    ]
     right = judged.texts or []
     corpus = Corpus(
         meaning,
@@ -171,10 +161,24 @@ def read_corpus(files: Sequence[Any], options: CaptionOptions) -> tuple[Corpus, 
         meaning.characters(right),
         right,
         once,
-        said,
+        _said(rows, meaning, (len(train), len(valid)), how),
         digest.hexdigest(),
     )
     return corpus, options.model_copy(update={"level": meaning.level})
+
+
+def _said(rows: Rows, meaning: Meaning, parts: tuple[int, int], how: str) -> list[str]:
+    """Say what was read, and how it was divided."""
+    kinds = [f"{len(meaning.classes)} classes"] if meaning.classes else []
+    kinds += [f"vectors of {meaning.features} numbers"] if meaning.features else []
+    columns = [rows.columns.label] if rows.columns.label else []
+    columns += _short(rows)
+    return [
+        f"captions: {rows.said}; text {rows.columns.text!r} from "
+        f"{' and '.join(map(repr, columns))}",
+        f"captions: {parts[0]:,} to train on, {parts[1]:,} to validate on ({how}); "
+        f"{' and '.join(kinds)}; {len(meaning.lexicon) - 3:,} distinct {meaning.level}s",
+    ]
 
 
 def _short(rows: Rows) -> list[str]:
@@ -210,6 +214,7 @@ def _meaning(rows: Rows, train: np.ndarray, options: CaptionOptions) -> Meaning:
     cut = (text if level == "char" else text.split() for text in texts)
     lexicon = Lexicon.count(cut, min_count=options.min_count, specials=[END])
     classes: tuple[str, ...] = ()
+    single = False
     if rows.labels is not None:
         labels = [rows.labels[i] for i in train]
         classes = tuple(sorted(set(labels)))
@@ -218,10 +223,10 @@ def _meaning(rows: Rows, train: np.ndarray, options: CaptionOptions) -> Meaning:
                 f"caption: {len(classes):,} classes; at most {_MOST_CLASSES:,}. Is "
                 f"{rows.columns.label!r} the column of the classes (--label)?"
             )
-        pairs = Counter(label for label, _ in {*zip(labels, texts, strict=True)})
+        different = Counter(label for label, _ in {*zip(labels, texts, strict=True)})
+        single = float(np.mean(list(different.values()))) < _FEW_TEXTS
     features = 0 if rows.vectors is None else rows.vectors.shape[1]
-    single = bool(features) or float(np.mean(list(pairs.values()))) < 1.5
-    return Meaning(lexicon, classes, features, level, single)
+    return Meaning(lexicon, classes, features, level, single or bool(features))
 
 
 def _digest(rows: Rows) -> Any:

@@ -29,7 +29,7 @@ def choose(texts: int, tokens: int, vocabulary: int) -> dict[str, Any]:
         "embedding": 64 if vocabulary < 1000 else 128,
         "condition": 64,
         "dropout": 0.4 if tokens < 1_000_000 else 0.2,
-        "batch": max(1, min(64, texts // 16)),
+        "batch": max(1, min(64, max(8, texts // 64), texts // 4)),
     }
 
 

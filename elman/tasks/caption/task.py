@@ -141,9 +141,9 @@ class Captioning(Task):
 
     @cached_property
     def _fitted(self) -> Baseline:
-        parts = [self._scaled(part) for part in (self.corpus.train, self.corpus.valid)]
+        train, valid = (self._scaled(part) for part in (self.corpus.train, self.corpus.valid))
         meaning = self.corpus.meaning
-        return Baseline.fit(*parts, len(meaning.lexicon), meaning.end)
+        return Baseline.fit(train, valid, len(meaning.lexicon), meaning.end)
 
     def _scaled(self, texts: Texts) -> Texts:
         return scaled(self.network, texts)

@@ -132,8 +132,9 @@ class Followers:
         Raises:
             FileError: something is missing or does not fit.
         """
-        parts = [tensors.get(name) for name in ("popularity", "last", "next", "count")]
-        if any(not isinstance(p, Tensor) or p.ndim != 1 or p.dtype != torch.int64 for p in parts):
+        names = ("popularity", "last", "next", "count")
+        parts = [tensors[name] for name in names if name in tensors]
+        if len(parts) < 4 or any(p.ndim != 1 or p.dtype != torch.int64 for p in parts):
             raise FileError(f"{where}: its counts are missing or of a wrong kind.")
         popularity, last, after, count = (part.numpy() for part in parts)
         packed = last * items + after

@@ -12,6 +12,7 @@ import elman.cells
 from elman.data.lexicon import PADDING
 from elman.equation import Cell
 from elman.layers import GRU, LSTM, Recurrent
+from elman.layers.readout import token_loss
 
 State = Any  # a tensor or a tuple of tensors, each (layers, batch, ...)
 OFFSET = 2  # padding and <unk> are no answers
@@ -84,6 +85,10 @@ class NextItemModel(nn.Module):
         """Return the logits of all items, (..., items), from what `forward` told."""
         logits = functional.linear(told, self.embedding.weight[OFFSET:], self.bias)
         return logits if logits.dtype == torch.float64 else logits.float()
+
+    def loss(self, told: Tensor, items: Tensor) -> Tensor:
+        """Return the summed −ln p of items, (places,), from what was told, (places, embedding)."""
+        return token_loss(told, self.embedding.weight[OFFSET:], self.bias, items)
 
 
 def recurrent(

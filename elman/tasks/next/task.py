@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from elman.data.batches import Batches, pad
 from elman.data.lexicon import UNKNOWN, Lexicon
@@ -67,24 +66,21 @@ def read_corpus(files: Sequence[Any], options: NextOptions) -> tuple[Corpus, Ses
             f"next: {len(sessions)} session(s), none of two items or more; what comes next is "
             f"learned from what came before. Read was {sessions.said}."
         )
+    held = np.zeros(len(long), bool)
     if options.valid_file is None:
         named = sessions.layout.id is not None
-        keys = [sessions.keys[i] if named else str(i) for i in long]
-        held = held_out(keys, options.valid_fraction)
-        train = long[~held]
-    else:
-        train = long
+        held = held_out([sessions.keys[i] if named else str(i) for i in long],
+                        options.valid_fraction)  # fmt: skip
+    train = long[~held]
     lexicon = sessions.count(train, options.min_count)
     if len(lexicon) - OFFSET < 2:
         raise InputError(
             f"next: {len(lexicon) - OFFSET} item(s) in the training part, and a model tells at "
             f"least two apart. Read was {sessions.said}."
         )
-    numbers = sessions.numbers(lexicon)
-    digest = _digest(sessions)
-    if options.valid_file is None:
-        valid = [numbers[i] for i in long[held]]
-    else:
+    numbers, digest = sessions.numbers(lexicon), _digest(sessions)
+    valid = [numbers[i] for i in long[held]]
+    if options.valid_file is not None:
         other = read_sessions([options.valid_file], told_by(sessions, options))
         valid = [part for part in other.numbers(lexicon) if len(part) >= _LEAST]
         short += len(other) + len(other.empty) - len(valid)
@@ -209,10 +205,8 @@ class NextItem(Task):
         tokens, targets, lengths = batch
         out, _ = self.network(tokens, lengths)
         counted = targets >= 0
-        scores = self.network.scores(out[counted])
         count = int(counted.sum())
-        loss = functional.cross_entropy(scores, targets[counted], reduction="sum")
-        return loss / max(count, 1), None, count
+        return self.network.loss(out[counted], targets[counted]) / max(count, 1), None, count
 
     def validate(self, limit: float | None = None) -> dict[str, float]:
         """Measure recall among the first k, mean reciprocal rank and nats an item."""
