@@ -156,7 +156,9 @@ def _aligned(source: Path, target: Path) -> Pairs:
             digest.update(line.encode() + b"\n")
         digest.update(b"\0")
     words = f"{source} and {target}: {counts[0]:,} lines each, line by line"
-    return Pairs(sides[0], sides[1], words, None, digest.hexdigest(), None, (str(source), str(target)))
+    return Pairs(
+        sides[0], sides[1], words, None, digest.hexdigest(), None, (str(source), str(target))
+    )
 
 
 def _lines(path: Path) -> TextColumn:
