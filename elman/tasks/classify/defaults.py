@@ -59,7 +59,7 @@ def training(facts: Facts, steps_per_epoch: int, budget: Budget) -> dict[str, An
     """Return recommended options of training."""
     found = dict(LEARNING)
     if budget.steps is None and budget.epochs is None:
-        found["epochs"] = {"word": 5.0, "char": 10.0, "numbers": 40.0}[facts.kind]
+        found["epochs"] = {"word": 5.0, "char": 12.0, "numbers": 40.0}[facts.kind]
     return found
 
 
