@@ -396,12 +396,13 @@ def test_a_ridge_is_taken_over_exactly_and_a_new_network_tells_what_it_does():
     torch.testing.assert_close(network(window)[..., 0], ridge.tell(window))
 
 
-def _decoder(teacher_forcing=0.0) -> EncoderDecoder:
+def _decoder(teacher_forcing=0.0, linear=False) -> EncoderDecoder:
     import elman.cells
 
     torch.manual_seed(1)
     network = EncoderDecoder(elman.cells.get("gru"), Sizes(1, 1, 1), lags=6, hidden=5, layers=2,
-                             dropout=0.0, anchor=True, teacher_forcing=teacher_forcing)  # fmt: skip
+                             dropout=0.0, anchor=True, teacher_forcing=teacher_forcing,
+                             linear=linear)  # fmt: skip
     with torch.no_grad():
         for weight in network.parameters():
             weight.uniform_(-0.5, 0.5)
@@ -433,6 +434,24 @@ def test_the_decoder_is_fed_what_it_told_and_under_forcing_what_came():
         torch.testing.assert_close(free[:, h], previous)
     assert not torch.allclose(forced.learned(window), free)
     torch.testing.assert_close(forced(window), free)
+
+
+def test_the_decoder_begins_as_a_ridge_regression_that_goes_on_from_its_own_values():
+    import elman.cells
+
+    one = random_series(13, 120, covariates=1)
+    one = series(one.y, None, one.future)
+    train = Windows([one], [(0, 100)], 6, 1)
+    ridge = fit(train, train, Features.of(6, 1, 0, 1, True))
+    for forcing in (0.0, 0.5, 1.0):
+        network = EncoderDecoder(elman.cells.get("gru"), Sizes(0, 1, 1), lags=6, hidden=3,
+                                 layers=1, dropout=0.0, anchor=True, teacher_forcing=forcing,
+                                 linear=True).double()  # fmt: skip
+        network.take_step(ridge)
+        window = Windows([one], [(100, 120)], 6, 8).window(slice(None))
+        told = run_on(ridge, window)
+        torch.testing.assert_close(network(window)[..., 0], told)
+        torch.testing.assert_close(network.learned(window._replace(target=told))[..., 0], told)
 
 
 def test_a_hole_in_what_is_fed_is_the_value_before_it():

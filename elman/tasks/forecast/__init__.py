@@ -81,11 +81,22 @@ def build(
         forecaster.begin(to(windows.window(slice(None, None, step)), network.like))
     if options.windows is None:
         options = options.model_copy(update={"windows": 32 if len(windows) < 4000 else 64})
-    baselines = Baselines(simple, corpus.meaning.season, _arx(options, corpus, sizes))
+    own = _arx(options, corpus, sizes)
+    step = _step(options, corpus, sizes) if forecaster.any_length and horizon > 1 else None
+    if step is not None:
+        forecaster.take_step(step)
+    baselines = Baselines(simple, corpus.meaning.season, own, step)
     recommended = forecaster.recommended()
     if budget is None or (budget.steps is None and budget.epochs is None):
         recommended.setdefault("epochs", _epochs(options, len(windows)))
     return Forecasting(corpus, options, network, baselines, recommended=recommended, seed=seed)
+
+
+def _step(options: ForecastOptions, corpus: Corpus, sizes: Sizes) -> Ridge:
+    """Fit ridge regression one step ahead, on the target and on what is known ahead."""
+    lags = lengths.lags(options, corpus.data)
+    features = Features.of(lags, 1, 0, sizes.future, bool(options.anchor))
+    return fit(corpus.train_windows(lags, 1), corpus.valid_windows(lags, 1), features)
 
 
 def _arx(options: ForecastOptions, corpus: Corpus, sizes: Sizes) -> Arx | None:

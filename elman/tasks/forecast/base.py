@@ -102,6 +102,12 @@ class Forecaster(nn.Module, abc.ABC):
         Called once on a new network, before `begin`.
         """
 
+    def take_step(self, ridge: Ridge) -> None:
+        """Begin a linear path that is used step after step as a ridge regression one step ahead.
+
+        Called once on a new network of `any_length`, before `begin`.
+        """
+
     def take_spread(self, spread: Tensor) -> None:
         """Begin what is told besides the middle, (H, outputs), at what fits errors of a ridge
         regression on the validation part; of `Output.begin`. Called once on a new network.

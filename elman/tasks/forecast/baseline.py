@@ -13,7 +13,7 @@ from torch import Tensor
 from elman.errors import FileError
 from elman.tasks.forecast.base import Window
 from elman.tasks.forecast.identify import Arx
-from elman.tasks.forecast.linear import Features, Ridge
+from elman.tasks.forecast.linear import Ridge
 from elman.tasks.forecast.series import Series
 
 
@@ -25,11 +25,14 @@ class Baselines:
         ridge: direct linear forecast.
         season: of the seasonal naive forecast; 1 is none.
         arx: linear model of one step, which goes on from its own values; beside networks of delays.
+        step: ridge regression of one step, for other numbers of steps than `ridge` tells, which
+            also goes on from its own values; None where `ridge` is that.
     """
 
     ridge: Ridge
     season: int
     arx: Arx | None = None
+    step: Ridge | None = None
 
     def names(self) -> list[str]:
         """Return what each is called."""
@@ -46,8 +49,8 @@ class Baselines:
     def tell(self, window: Window) -> list[Tensor]:
         """Return the forecasts in the order of `names`, each (batch, H).
 
-        H is ``window.target.shape[1]``; beyond the steps it was fitted for, the ridge goes on from
-        its own last values (as an ARX model in free run).
+        H is ``window.target.shape[1]``; for another H than it was fitted for, the ridge is one of a
+        single step that goes on from its own values (as an ARX model in free run).
         """
         steps = window.target.shape[1]
         told = [window.y[:, -1:].expand(-1, steps)]
@@ -55,19 +58,18 @@ class Baselines:
             at = torch.arange(steps) % self.season - self.season
             told.append(window.y[:, at + window.y.shape[1]])
         linear = [] if self.arx is None else [self.arx.tell(window)]
-        return [*told, run_on(self.ridge, window), *linear]
+        direct = self.step is None or steps == self.ridge.weights.shape[1]
+        return [*told, run_on(self.ridge if direct else self.step, window), *linear]
 
     def to_file(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return plain values and tensors that `from_file` reads."""
-        f = self.ridge.features
-        notes = {
-            "season": self.season,
-            "strength": self.ridge.strength,
-            "error": self.ridge.error,
-            "features": [f.lags, f.anchor, f.past, f.future, f.ahead],
-        }
-        names = ("weights", "bias", "deviation")
-        tensors = {name: getattr(self.ridge, name) for name in names}
+        notes: dict[str, Any] = {"season": self.season}
+        tensors: dict[str, Tensor] = {}
+        for name in ("ridge", "step"):
+            ridge = getattr(self, name)
+            if ridge is not None:
+                notes[name], found = ridge.to_file()
+                tensors |= {f"{name}.{key}": value for key, value in found.items()}
         if self.arx is not None:
             notes["arx"], tensors["arx"] = self.arx.to_file()
         return notes, tensors
@@ -82,17 +84,18 @@ class Baselines:
             FileError: it did not.
         """
         try:
-            features = Features(*notes["features"])
-            weights, bias, deviation = (tensors[n] for n in ("weights", "bias", "deviation"))
-            if (
-                not weights.shape[1:] == bias.shape == deviation.shape
-                or min(features.lags, notes["season"]) < 1
-            ):
+            ridges = {
+                name: Ridge.from_file(
+                    notes[name],
+                    {key: tensors[f"{name}.{key}"] for key in ("weights", "bias", "deviation")},
+                )
+                for name in ("ridge", "step")
+                if name in notes
+            }
+            if type(notes["season"]) is not int or notes["season"] < 1:
                 raise ValueError
-            numbers = (notes["strength"], notes["error"])
-            ridge = Ridge(features, weights, bias, *numbers, deviation)
             own = Arx.from_file(notes["arx"], tensors["arx"], where) if "arx" in notes else None
-            return cls(ridge, notes["season"], own)
+            return cls(ridges["ridge"], notes["season"], own, ridges.get("step"))
         except (KeyError, TypeError, ValueError):
             raise FileError(f"{where}: the baselines in it cannot be read.") from None
 
@@ -100,10 +103,11 @@ class Baselines:
 def run_on(ridge: Ridge, window: Window) -> Tensor:
     """Return the forecast of as many steps as the window's target has, (batch, H)."""
     steps, fitted, lags = window.target.shape[1], ridge.weights.shape[1], window.y.shape[1]
-    if steps <= fitted and (steps == fitted or not ridge.features.ahead):
-        return ridge.tell(window)[:, :steps]
+    if steps == fitted:
+        return ridge.tell(window)
     y, told = window.y, []
     for first in range(0, steps, fitted):
+        # what the last piece tells too much is cut off, whatever stands in what it reads ahead
         wanted = torch.arange(first, first + lags + fitted)
         future = window.future[:, wanted.clamp(max=window.future.shape[1] - 1)]
         past = window.past[:, (first + torch.arange(lags)).clamp(max=lags - 1)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,6 +94,29 @@ class Ridge:
         x = self.features.read(window)
         weights, bias = self.weights.to(x), self.bias.to(x)
         return self.features.base(window) + x @ weights + bias
+
+    def to_file(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return plain values and tensors."""
+        f = self.features
+        notes = {
+            "strength": self.strength,
+            "error": self.error,
+            "features": [f.lags, f.anchor, f.past, f.future, f.ahead],
+        }
+        return notes, {n: getattr(self, n) for n in ("weights", "bias", "deviation")}
+
+    @classmethod
+    def from_file(cls, notes: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Ridge:
+        """Return what `to_file` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it did not.
+        """
+        features = Features(*notes["features"])
+        weights, bias, deviation = (tensors[n] for n in ("weights", "bias", "deviation"))
+        if weights.shape[1:] != bias.shape or bias.shape != deviation.shape or features.lags < 1:
+            raise ValueError
+        return cls(features, weights, bias, notes["strength"], notes["error"], deviation)
 
 
 def fit(train: Windows, valid: Windows, features: Features) -> Ridge:
