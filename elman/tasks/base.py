@@ -7,6 +7,7 @@ is built by `elman.tasks.build(name, files, options, ...)`.
 from __future__ import annotations
 
 import abc
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
@@ -230,7 +231,7 @@ def parse_options(
 
     Args:
         kind: a pydantic class.
-        values: names and values, as a user wrote them.
+        values: names and values, as a user wrote them; a path may stand for its text.
         where: what the values came from ("config.yaml", "the model file", ...), named in errors.
 
     Raises:
@@ -254,8 +255,9 @@ def parse_options(
         key = unknown[0]
         hint = nearest(str(key), list(kind.model_fields))
         raise InputError(f"{where}: unknown key {key!r}.{hint}")
+    plain = {k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in values.items()}
     try:
-        return kind.model_validate(dict(values))
+        return kind.model_validate(plain)
     except pydantic.ValidationError as error:
         raise InputError(f"{where}: {_sentence(error)}") from None
 
