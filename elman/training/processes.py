@@ -342,7 +342,7 @@ def _sum_of(model: nn.Module) -> int:
     found = 0
     for weight in model.parameters():
         data = weight.detach().cpu().contiguous().view(-1).view(torch.uint8)
-        found = zlib.crc32(data.numpy(), found)
+        found = zlib.crc32(data.numpy().data, found)
     return found
 
 
