@@ -55,7 +55,7 @@ def trec(data: Path, folder: Path, seeds: int) -> Job:
 
 
 def _every_tenth(file: Path, folder: Path, seeds: int) -> Job:
-    rows = [tuple(line.split("\t", 1)) for line in _lines(file)]
+    rows = [(line.split("\t", 1)[0], line.split("\t", 1)[1]) for line in _lines(file)]
     parts = {
         name: _write(folder / f"{name}.tsv", [row for i, row in enumerate(rows) if i % 10 in tens])
         for name, tens in (("test", {0}), ("valid", {1}), ("train", set(range(2, 10))))
@@ -86,7 +86,8 @@ def names(data: Path, folder: Path, seeds: int) -> Job:
     test = held_out((name for _, name in pairs), 0.1, seed=1)
     parts = [
         _write(
-            folder / f"{part}.tsv", [pair for pair, t in zip(pairs, test, strict=True) if t is side]
+            folder / f"{part}.tsv",
+            [pair for pair, t in zip(pairs, test, strict=True) if bool(t) is side],
         )
         for part, side in (("train", False), ("test", True))
     ]
@@ -98,12 +99,13 @@ JOBS = {"trec": trec, "subj": subj, "mr": mr, "names": names}
 
 def measured(job: Job, folder: Path, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Train and evaluate, once a seed."""
-    more = {} if job.valid is None else {"valid_file": str(job.valid)}
+    more: dict[str, Any] = {} if job.valid is None else {"valid_file": str(job.valid)}
+    more |= {**job.columns, **options}
     for seed in range(job.seeds):
         began = time.monotonic()
         result = elman.train(
             "classify", job.train, run=folder / f"run{seed}", minutes=job.minutes, seed=seed,
-            quiet=True, reports=[], **job.columns, **more, **options,
+            quiet=True, reports=[], **more,
         )  # fmt: skip
         seconds = time.monotonic() - began
         found = result.model.evaluate(job.test)

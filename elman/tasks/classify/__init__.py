@@ -34,6 +34,7 @@ __all__ = ["OPTIONS", "Classify", "ClassifyModel", "ClassifyOptions", "TrainedCl
            "restore"]  # fmt: skip
 
 OPTIONS = ClassifyOptions
+_MOST_WORDS = 200_000  # of a vocabulary
 _FIELDS = {"config", "equation", "columns", "classes"}
 _OF_TEXTS, _OF_NUMBERS = {"reading", "vocabulary"}, {"centre", "spread"}
 
@@ -68,12 +69,9 @@ def _of_texts(data: Divided, options: ClassifyOptions, budget: Budget, seed: int
     sequences, lengths = read_as(data.train.data, meaning.sequence)
     train = Part(sequences, labels, lengths)
     valid = _valid_part(data, meaning)
-    facts = defaults.Facts(
-        reading.level, len(labels), len(data.classes), int(lengths.sum()),
-        len({token for tokens in sequences for token in tokens}),
-    )  # fmt: skip
+    facts = defaults.Facts(reading.level, len(labels), len(data.classes), int(lengths.sum()))
     options = defaults.choose(options.model_copy(update=_resolved(reading)), facts)
-    lexicon = Lexicon.count(sequences, min_count=options.min_count or 1)
+    lexicon = Lexicon.count(sequences, min_count=options.min_count or 1, most=_MOST_WORDS)
     if not lexicon.to_json():
         raise InputError("train classify: no token comes as often as min_count; make it less.")
     meaning.lexicon, meaning.pieces = lexicon, options.pieces or 0
@@ -104,9 +102,7 @@ def _of_numbers(data: Divided, options: ClassifyOptions, budget: Budget, seed: i
     labels = meaning.labels(data.train.labels)
     sequences, lengths = read_as(data.train.data, meaning.sequence)
     train, valid = Part(sequences, labels, lengths), _valid_part(data, meaning)
-    facts = defaults.Facts(
-        "numbers", len(labels), len(data.classes), int(lengths.sum()), len(centre)
-    )
+    facts = defaults.Facts("numbers", len(labels), len(data.classes), int(lengths.sum()))
     options = defaults.choose(options, facts)
     against = logistic.tune(sequences, labels, valid.sequences, valid.labels, len(data.classes))
     return _task(

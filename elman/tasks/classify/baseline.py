@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from elman.tasks.classify.logistic import Logistic
 
 SMOOTHINGS = (0.03, 0.1, 0.3, 1.0)
 _ORDERS = {"word": (1, 2, 3), "char": (2, 3, 4, 5, 6)}
-_MOST_ROWS = 200_000  # texts whose n-grams are counted
+_MOST_TOKENS = 2_000_000  # of the texts whose n-grams are counted
 Tokens = Sequence[Sequence[str]]
 
 
@@ -56,12 +57,21 @@ class Bayes:
     Attributes:
         counting: which n-grams, and the smoothing.
         bag: their counts.
-        alone: log probabilities of the training texts, each by a bag that never saw it, (texts,
-            classes) float32; only where it was tuned here.
+        rows: the training texts that were counted, rising.
+        alone: of each of them its log probabilities by a bag that never saw it, (rows, classes)
+            float32. Both are empty where it was not tuned here.
     """
 
-    def __init__(self, counting: Counting, bag: Bag, alone: np.ndarray | None = None):
-        self.counting, self.bag, self.alone = counting, bag, alone
+    def __init__(
+        self,
+        counting: Counting,
+        bag: Bag,
+        rows: np.ndarray | None = None,
+        alone: np.ndarray | None = None,
+    ):
+        self.counting, self.bag = counting, bag
+        self.rows = np.zeros(0, np.int64) if rows is None else rows
+        self.alone = np.zeros((0, len(bag.rows)), np.float32) if alone is None else alone
 
     @property
     def name(self) -> str:
@@ -115,7 +125,8 @@ def tune(
     """Return naive Bayes with the order and smoothing that tell most texts right.
 
     Those of the training part are judged by the counts of all others, those of the validation part
-    by the counts of the training part. Of more than 200,000 texts the first are counted.
+    by the counts of the training part. Of more than two million tokens an even share of the texts
+    is counted.
 
     Args:
         train, valid: tokens of the texts.
@@ -123,24 +134,38 @@ def tune(
         classes: number of classes.
         level: "word" or "char".
     """
-    train, labels = train[:_MOST_ROWS], labels[:_MOST_ROWS]
+    rows = spread(sum(map(len, train)), len(train), _MOST_TOKENS)
+    texts, labels = [train[i] for i in rows.tolist()], labels[rows]
+    held = spread(sum(map(len, valid)), len(valid), _MOST_TOKENS)
+    others, valid_labels = [valid[i] for i in held.tolist()], valid_labels[held]
     best: tuple[float, Bayes] | None = None
     for order in _ORDERS[level]:
         counting = Counting(order, level, 1.0)
-        features = [counting.features(text) for text in train]
+        features = [counting.features(text) for text in texts]
         bag = fit(features, labels, classes)
         found = bag.find(features)
-        held = bag.find([counting.features(text) for text in valid])
+        found_held = bag.find([counting.features(text) for text in others])
         for smoothing in SMOOTHINGS:
             alone = scores(bag, found, smoothing, without=labels)
             right = float((alone.argmax(1) == labels).sum())
-            right += float((scores(bag, held, smoothing).argmax(1) == valid_labels).sum())
+            right += float((scores(bag, found_held, smoothing).argmax(1) == valid_labels).sum())
             if best is None or right > best[0]:
                 tuned = Counting(order, level, smoothing)
-                best = (right, Bayes(tuned, bag, centred(alone)))
+                best = (right, Bayes(tuned, bag, rows, centred(alone)))
     if best is None:
         raise AssertionError  # there are orders and smoothings
     return best[1]
+
+
+def spread(size: float, count: int, most: float) -> np.ndarray:
+    """Return so many of `count` places, evenly spread, as have at most `most` of the whole size.
+
+    Example:
+        >>> spread(100, 10, 50).tolist(), spread(9, 3, 50).tolist()
+        ([0, 2, 4, 6, 8], [0, 1, 2])
+    """
+    step = max(1, math.ceil(size / most))
+    return np.arange(0, count, step)
 
 
 def accuracy_alone(tokens: Tokens, labels: np.ndarray, classes: int, level: str) -> float:

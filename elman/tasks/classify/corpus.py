@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ def from_table(table: Table, columns: Columns) -> Examples:
         data = _Joined(table, columns.text)
     labels: Sequence[str] = [""] * len(table)
     if columns.label is not None:
-        labels = [label.strip() for label in table.text(columns.label)]
+        labels = [intern(label.strip()) for label in table.text(columns.label)]
     return Examples(data, labels, table.place, table.source_words, table.fingerprint)
 
 

@@ -22,14 +22,12 @@ class Facts(NamedTuple):
         examples: how many.
         classes: how many.
         steps: tokens or time steps of all examples.
-        vocabulary: distinct tokens, or features a step.
     """
 
     kind: str
     examples: int
     classes: int
     steps: int
-    vocabulary: int
 
 
 def choose(options: ClassifyOptions, facts: Facts) -> ClassifyOptions:
@@ -68,7 +66,7 @@ def in_words(
 ) -> list[str]:
     """Say what the network is, in lines."""
     weights = sum(weight.numel() for weight in model.parameters())
-    reads = f"{facts.vocabulary} numbers a step"
+    reads = f"{model.shape.width} numbers a step"
     if model.vectors is not None:
         reads = model.vectors.cost()
     if options.pieces:

@@ -195,20 +195,26 @@ def _see_classes(examples: Examples) -> None:
 
 def _held_out(examples: Examples, fraction: float) -> np.ndarray:
     """Which examples are for validation: equal ones together, and every class stays in training."""
-    keys = [d if isinstance(d, str) else np.ascontiguousarray(d).tobytes() for d in examples.data]
-    held = held_out(keys, fraction)
-    labels = np.unique(np.array(examples.labels, dtype=object).astype(str), return_inverse=True)[1]
-    learned = np.bincount(labels[~held], minlength=labels.max() + 1)
-    lost = set(np.flatnonzero(learned == 0).tolist())
-    if lost:  # all their examples were held out: they go back, with their equals
-        back = {keys[i] for i in np.flatnonzero(held) if labels[i] in lost}
-        held &= np.array([key not in back for key in keys])
+    held = held_out(map(_key, examples.data), fraction)
+    place = {name: i for i, name in enumerate(dict.fromkeys(examples.labels))}
+    labels = np.array([place[name] for name in examples.labels])
+    learned = np.bincount(labels[~held], minlength=len(place))
+    if not learned.all():  # classes whose examples were all held out go back, with their equals
+        lost = np.flatnonzero(held & (learned[labels] == 0)).tolist()
+        back = {_key(examples.data[i]) for i in lost}
+        for i in np.flatnonzero(held).tolist():
+            held[i] = _key(examples.data[i]) not in back
     if not held.any():
         raise InputError(
             f"{_WHERE}: {len(examples)} examples are too few to hold some out and keep every class "
             "in training; give more, or a valid_file."
         )
     return held
+
+
+def _key(data: Any) -> str | bytes:
+    """What equal examples share."""
+    return data if isinstance(data, str) else np.ascontiguousarray(data).tobytes()
 
 
 def _said_of(columns: Mapping[str, Any]) -> list[str]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from elman.tasks.classify.baseline import accuracy_alone
+from elman.tasks.classify.baseline import accuracy_alone, spread
 from elman.tasks.classify.options import ClassifyOptions
-from elman.tasks.classify.texts import Reading, choose
+from elman.tasks.classify.texts import LOOKED_AT, Reading, choose
 
-_KEPT_TOKENS = 20_000_000  # of all texts; beyond that they are divided when they are asked for
+_KEPT_TOKENS = 5_000_000  # of all texts; beyond that they are divided when they are asked for
 _COMPARED = 20_000  # texts by which ways of reading are compared
 
 
@@ -41,14 +41,18 @@ def read_as(data: Sequence[Any], make: Callable[[Any], Any]) -> tuple[Sequence[A
     kept: list[Any] | None = []
     lengths = np.empty(len(data), dtype=np.int64)
     total = 0
+    known: dict[str, str] = {}  # one object a token
     for i, entry in enumerate(data):
         found = make(entry)
+        if kept is not None and isinstance(found, list):
+            found = [known.setdefault(token, token) for token in found]
         lengths[i] = max(len(found), 1)
         total += len(found)
         if kept is not None:
             kept.append(found)
         if total > _KEPT_TOKENS:
             kept = None
+            known.clear()
     return (Lazy(data, make) if kept is None else kept), lengths
 
 
@@ -60,10 +64,12 @@ def reading_of(
     Where the case is open, both ways are tried: naive Bayes tells each of up to 20,000 training
     texts by the counts of all others, and capitals are kept if that tells more of them right.
     """
-    reading = choose(options, texts)
+    rows = spread(len(texts), len(texts), LOOKED_AT)
+    reading = choose(options, [texts[i] for i in rows.tolist()])
     why = ""
     if options.case == "auto":
-        some, of_some = list(texts[:_COMPARED]), labels[:_COMPARED]
+        rows = spread(len(texts), len(texts), _COMPARED)
+        some, of_some = [texts[i] for i in rows.tolist()], labels[rows]
         ways = [replace(reading, lower=lower) for lower in (True, False)]
         shares = [
             accuracy_alone([way.tokens(text) for text in some], of_some, classes, way.level)

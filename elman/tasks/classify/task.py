@@ -76,7 +76,6 @@ class Classify(Task):
         self.steps_per_epoch = len(self.batches)
         self.classes = len(meaning.classes)
         self._once = _seen_once(train, meaning.lexicon) if options.unknown_rate else None
-        self._logs = baseline.alone if isinstance(baseline, Bayes) else None
 
     def describe(self) -> list[str]:
         """Say what was detected and chosen, one line each."""
@@ -107,13 +106,17 @@ class Classify(Task):
         return rare
 
     def _training_logs(self, chosen: np.ndarray, sequences: Sequence[Any]) -> np.ndarray:
-        """Log probabilities by naive Bayes without the very texts; beyond those counted, by all."""
-        if self._logs is not None and chosen.max() < len(self._logs):
-            return self._logs[chosen]
-        logs = self.meaning.logs(sequences)
-        if self._logs is not None:
-            known = chosen < len(self._logs)
-            logs[known] = self._logs[chosen[known]]
+        """Log probabilities by naive Bayes without the very texts, where these were counted."""
+        against = self._against
+        if not isinstance(against, Bayes):
+            return self.meaning.logs(sequences)
+        last = max(len(against.rows) - 1, 0)
+        places = np.minimum(np.searchsorted(against.rows, chosen), last)
+        counted = against.rows[places] == chosen
+        logs = against.alone[places]
+        if not counted.all():
+            rest = np.flatnonzero(~counted)
+            logs[rest] = self.meaning.logs([sequences[i] for i in rest.tolist()])
         return logs
 
     def start(self, step: int) -> Carry | None:

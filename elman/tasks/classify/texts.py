@@ -15,7 +15,7 @@ _STUCK = re.compile(r"\w[,.!?;:](?=\s|$)")
 _ALONE = re.compile(r"(?:^|\s)[,.!?;:](?=\s|$)")
 # Scripts that put no blanks between words: kana, ideographs, Thai, Lao, Khmer, Burmese.
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
-_LOOKED_AT = 2000  # texts from which the way is chosen
+LOOKED_AT = 2000  # texts from which the way is chosen
 _SHORT = 30  # characters of a text that may be a single word, as a name is
 _SINGLE = 0.8  # share of such texts from which characters are read
 
@@ -65,9 +65,9 @@ def choose(options: ClassifyOptions, texts: Sequence[str]) -> Reading:
 
     Args:
         options: what they name stays.
-        texts: of the training part; the first 2,000 are looked at.
+        texts: of the training part, or some of them.
     """
-    some = [text.strip() for text in texts[:_LOOKED_AT]]
+    some = [text.strip() for text in texts]
     some = [text for text in some if text]
     level = options.level
     if level == "auto":
