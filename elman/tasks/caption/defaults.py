@@ -9,7 +9,7 @@ from elman.tasks.base import Budget
 
 TOKENS = 8192  # of a batch, padding included
 _LEARNING = {
-    "optimizer": "adamw", "lr": 3e-3, "weight_decay": 0.05, "schedule": "cosine", "warmup": 0.05,
+    "optimizer": "adamw", "lr": 4e-3, "weight_decay": 0.05, "schedule": "cosine", "warmup": 0.05,
     "clip_norm": 1.0, "ema": 0.05, "precision": "32", "recurrent_init": "orthogonal",
 }  # fmt: skip
 
@@ -28,7 +28,7 @@ def choose(texts: int, tokens: int, vocabulary: int) -> dict[str, Any]:
         "layers": 1,
         "embedding": 64 if vocabulary < 1000 else 128,
         "condition": 64,
-        "dropout": 0.4 if tokens < 1_000_000 else 0.2,
+        "dropout": 0.2,
         "batch": max(1, min(64, max(8, texts // 64), texts // 4)),
     }
 

@@ -29,9 +29,11 @@ def choose(events: int, items: int, sessions: int) -> dict[str, Any]:
         "hidden": hidden,
         "layers": 1,
         "embedding": min(hidden, max(16, 8 * math.ceil(items / 8))),
-        "dropout_input": 0.25 if strong else 0.1,
+        "dropout_input": 0.1,
         "dropout_output": 0.5 if strong else 0.25,
-        "batch": max(1, min(32 if events < 100_000 else 64, sessions // 8)),
+        "batch": max(
+            1, min(16 if events < 20_000 else 32 if events < 100_000 else 64, sessions // 8)
+        ),
         "window": 128,
     }
 
@@ -45,5 +47,5 @@ def training(steps_per_epoch: int, budget: Budget) -> dict[str, Any]:
     """Return what is recommended for training; few data need many passes and bear no more."""
     found = dict(_LEARNING)
     if budget.steps is None and budget.epochs is None:
-        found["epochs"] = float(min(60, max(10, math.ceil(2500 / steps_per_epoch))))
+        found["epochs"] = float(min(60, max(10, math.ceil(1500 / steps_per_epoch))))
     return found
