@@ -319,6 +319,15 @@ def test_generate_writes_texts_of_a_class(names, digits, call):
     assert "elman predict" in err
 
 
+def test_the_vectors_of_tokens_can_be_asked_for(names, call):
+    code, out, err = call("neighbours", names.run, "a", "--json")
+    assert code == 0, err
+    assert json.loads(out)[0]["token"] == "a"
+    tokens, vectors = names.model.vectors()
+    assert set(tokens) == set("abcdefg")
+    assert vectors.shape == (7, 64)
+
+
 @pytest.mark.parametrize(
     ("text", "arguments", "message"),
     [

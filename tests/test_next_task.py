@@ -230,6 +230,15 @@ def test_train_predict_and_evaluate(tmp_path, call):
     assert "popularity" in out
 
 
+def test_the_nearest_vectors_can_be_asked_for(run, call):
+    code, out, err = call("neighbours", run.run, "shirt", "-n", "2")
+    assert code == 0, err
+    assert out.splitlines()[0].split() == ["shirt", "cosine"]
+    names, vectors = run.model.vectors()
+    assert len(names) == len(vectors) == 8
+    assert torch.equal(vectors[0], run.model.network.embedding.weight[2])
+
+
 def test_rows_in_memory_train_and_are_told(tmp_path):
     rows = [
         {"session": s, "item": item, "time": t}

@@ -14,8 +14,10 @@ from elman.cli.terminal import Json, Run, note, piped
 _PICTURES = {
     "tree": "elman.plots.trees",
     "graph": "elman.plots.graphs",
+    "translate": "elman.plots.translate",
     "classify": "elman.plots.classify",
     "forecast": "elman.plots.forecast",
+    "tag": "elman.plots.tag",
 }
 
 
@@ -48,6 +50,9 @@ def command(
 
     A model of series is given a table and tells the steps behind the last value of each series, as
     rows of CSV; rows without a value give the covariates that are known ahead.
+
+    A model of the next item is given sessions and tells what comes next in each; one of captions is
+    given classes or numbers, and writes the likeliest text of each row.
 
     [bold]Examples[/bold]
 

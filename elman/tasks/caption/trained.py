@@ -193,6 +193,12 @@ class TrainedCaption:
             )
         return (None if label is None else np.array([classes.index(label)])), numbers
 
+    def vectors(self) -> tuple[list[str], Tensor]:
+        """Return the tokens behind the marks, and their learned vectors, (tokens, embedding)."""
+        first = self.meaning.end + 1
+        weight = self.network.decoder.vectors.weight.detach()
+        return list(self.meaning.lexicon.tokens[first:]), weight[first:]
+
     # -- measuring ---------------------------------------------------------------------------
 
     def evaluate(self, data: Any) -> dict[str, Any]:

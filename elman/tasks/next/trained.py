@@ -134,6 +134,11 @@ class TrainedNext:
                 found[row] = list(zip(names, values, strict=True))
         return found
 
+    def vectors(self) -> tuple[list[str], Tensor]:
+        """Return the items, and their learned vectors, (items, embedding)."""
+        weight = self.network.embedding.weight.detach()
+        return list(self.lexicon.tokens[OFFSET:]), weight[OFFSET:]
+
     def evaluate(self, data: Any) -> dict[str, Any]:
         """Measure the model on sessions it has not seen.
 
