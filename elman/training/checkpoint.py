@@ -63,6 +63,15 @@ class Position:
     ended: str | None = None
     first: float | None = None
 
+    def add(self, loss: float, units: int, norm: float) -> None:
+        """Count a step: its mean loss, the units learned from, and the norm of the gradient."""
+        self.tokens += units
+        if self.first is None:
+            self.first = loss
+        total, tokens, norms, steps, largest = self.since
+        norms, largest = norms + norm, max(largest, norm)
+        self.since = [total + loss * units, tokens + units, norms, steps + 1, largest]
+
 
 @dataclass(frozen=True)
 class Drawn:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _LEAST_PART = 0.05  # of the validation text
-_LEAST_UNITS = 1_000_000  # of it, which are enough where the part would be more
+_ENOUGH_UNITS = 1_000_000  # of it, where the part would be more
+_FEWEST_UNITS = 20_000
+_COST = 0.04  # part of a timed run's budget that a judgement may take where there are enough
+_QUICKER = 3.0  # than learning, about
 _FINAL_SECONDS = 20.0  # that the last judgement of a timed run may take in any case
 _FINAL_SHARE = 0.1  # of the time the run took, which it may take in any case
 
@@ -43,16 +46,21 @@ class Judge:
         self.seconds: float | None = None
         self._final: float | None = None  # part of the validation text, at the end
 
-    def choose_part(self, steps: float | None) -> float:
+    def choose_part(self, steps: float | None, speed: float) -> float:
         """Choose the part of the validation text to use, so that it stays cheap beside the run.
 
         Args:
             steps: of the whole run, as far as they can be foreseen.
+            speed: units learned from in a second.
         """
         if not steps:
             self.part = 1.0
         else:
-            least = min(_LEAST_PART, _LEAST_UNITS / max(self._task.validation_units or 1, 1))
+            units = float(_ENOUGH_UNITS)
+            if self._options.minutes is not None:
+                affordable = 60.0 * self._options.minutes * _COST * _QUICKER * speed
+                units = min(units, max(_FEWEST_UNITS, affordable))
+            least = min(_LEAST_PART, units / max(self._task.validation_units or 1, 1))
             self.part = min(1.0, max(least, steps / (4 * self._task.steps_per_epoch)))
         return self.part
 

@@ -158,6 +158,7 @@ class Loop:
         self.model.train()
         try:
             if self.position.step == 0:
+                self.position.validated_seconds = self.seconds()  # reading took its time before
                 self.save()
             self._run()
             self.processes.tell(Order.END)
@@ -245,15 +246,7 @@ class Loop:
         position.step += 1
         if self.average is not None:
             self.average.update(position.step)
-        position.tokens += count
-        if position.first is None:
-            position.first = value
-        since = position.since
-        since[0] += value * count
-        since[1] += count
-        since[2] += norm
-        since[3] += 1
-        since[4] = max(since[4], norm)
+        position.add(value, count, norm)
         beside |= {f"norm of {group}": size for group, size in norms.items()}
         for name, size in beside.items():
             position.beside[name] = position.beside.get(name, 0.0) + size
@@ -385,7 +378,7 @@ class Loop:
         position, task = self.position, self.task
         began, speed = time.monotonic(), self._tokens_per_second()
         if position.part is None:
-            position.part = self.judge.choose_part(self._steps_foreseen())
+            position.part = self.judge.choose_part(self._steps_foreseen(), speed)
         if self.average is not None:
             self.average.swap()
         metrics, sample = self.judge.judge(sample=not self.console.quiet)
