@@ -18,6 +18,9 @@ _TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet", ".p
            ".feather", ".ipc")  # fmt: skip
 
 
+_LOOKED_AT = 20  # lines
+
+
 class Pairs(NamedTuple):
     """Sources and their targets, read as they are asked for.
 
@@ -69,7 +72,7 @@ def read_pairs(
         InputError: there is no such column, or only one.
     """
     paths = [files] if isinstance(files, str | Path) else files
-    if text is None and target is None and _line_by_line(paths):
+    if text is None and target is None and line_by_line(paths):
         return _aligned(Path(paths[0]), Path(paths[1]))
     table = read_table(files, where=where)
     source, goal = columns_of(table, text, target)
@@ -105,35 +108,39 @@ def columns_of(table: Table, text: str | None, target: str | None) -> tuple[str,
     return source, goal
 
 
-def read_sources(data: Any, text: str | None) -> tuple[Sequence[str], Sequence[str] | None]:
-    """Read what is to be translated, and translations if the data have them.
+def read_sources(data: Any, text: str | None) -> Sequence[str]:
+    """Read what is to be translated.
 
-    A table of several columns, or rows in memory, have the source in the column `text` (or the
-    usual name, or the first); any other file is read line by line.
+    Args:
+        data: texts; a path of a table (by its suffix) or rows in memory, with the source in the
+            column `text`, or a usual name, or the first; a path of any other file, or "-", whose
+            lines are the sources, up to a TAB where there is one in each of the first.
+        text: the column of the sources in training.
+
+    Raises:
+        FileError, InputError: as `elman.data.tables.read_table`.
     """
-    named = isinstance(data, str | Path)
-    if named and Path(data).suffix.lower() not in _TABLES:
-        lines = _lines(Path(data))
-        if not all("\t" in line for line in lines[:20]):
-            return lines, None
-        if str(data) == "-":
-            rows = ({"1": a, "2": b} for a, _, b in (line.partition("\t") for line in lines))
-            data = list(rows)
-    elif not named and _are_texts(data):
-        return data, None
+    if isinstance(data, str | Path):
+        if Path(data).suffix.lower() not in _TABLES:
+            lines = _lines(Path(data))
+            if not all("\t" in line for line in lines[:_LOOKED_AT]):
+                return lines
+            return [line.partition("\t")[0] for line in lines]
+    elif _are_texts(data):
+        return data
     table = read_table(data, where="predict")
     known = text if text in table.names or (text or "").isdecimal() else None
     if len(table.names) == 1:
-        return table.text(table.names[0]), None
-    source, goal = columns_of(table, known, None)
-    return table.text(source), None if goal is None else table.text(goal)
+        return table.text(table.names[0])
+    return table.text(columns_of(table, known, None)[0])
 
 
 def _are_texts(data: Any) -> bool:
     return isinstance(data, Sequence) and bool(data) and all(isinstance(e, str) for e in data)
 
 
-def _line_by_line(files: Any) -> bool:
+def line_by_line(files: Any) -> bool:
+    """Return whether data are the names of two files that are no tables."""
     if not isinstance(files, Sequence) or len(files) != 2:
         return False
     if not all(isinstance(file, str | Path) for file in files):

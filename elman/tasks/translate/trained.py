@@ -18,7 +18,7 @@ from elman.tasks.translate.corpus import Part
 from elman.tasks.translate.memory import NAME, TranslationMemory
 from elman.tasks.translate.network import TranslationModel
 from elman.tasks.translate.options import TranslateOptions
-from elman.tasks.translate.pairs import read_pairs, read_sources
+from elman.tasks.translate.pairs import Pairs, line_by_line, read_pairs, read_sources
 from elman.tasks.translate.units import Units
 
 _AT_ONCE = 1024  # texts translated together
@@ -161,7 +161,7 @@ class TrainedTranslation:
             the translation, and a dict of "source", "translation", "log_probability" (nats) and
             "score"; "note" where there is a doubt.
         """
-        yield from self._told(read_sources(path, self.options.text)[0])
+        yield from self._told(self.read(path))
 
     def predict(self, data: Any) -> list[dict[str, Any]]:
         """Return for each text what `answers` gives.
@@ -169,7 +169,11 @@ class TrainedTranslation:
         Args:
             data: texts, a path, dictionaries, or a table with Arrow's C interface.
         """
-        return [record for _, record in self._told(read_sources(data, self.options.text)[0])]
+        return [record for _, record in self._told(self.read(data))]
+
+    def read(self, data: Any) -> Sequence[str]:
+        """Return the sources of data of any kind that `predict` takes."""
+        return read_sources(data, self.options.text)
 
     def alignment(self, text: str, translation: str | None = None) -> Alignment:
         """Return where the decoder looks in a source while it tells a translation.
@@ -236,11 +240,12 @@ class TrainedTranslation:
             found["verdict"] = self.compare(found, theirs)
         return found
 
-    def _pairs(self, files: Any):
+    def _pairs(self, files: Any) -> Pairs:
+        """Pairs to measure on, in the columns of training where the data have them."""
         names = (self.options.text, self.options.target)
-        if None not in names and isinstance(files, str | Path | list):
-            return read_pairs(files, *names, where="evaluate")
-        return read_pairs(files, where="evaluate")
+        if line_by_line(files):
+            names = (None, None)
+        return read_pairs(files, *names, where="evaluate")
 
     @staticmethod
     def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:

@@ -89,7 +89,7 @@ class Units:
             if self.level == "char":
                 yield from ((self.lexicon.numbers(text), list(text)) for text in some)
                 continue
-            some = [" " + text for text in some]
+            some = [" " + text if text else "" for text in some]
             encode = self._tokenizer.encode_batch if pieces else self._tokenizer.encode_batch_fast
             for text, found in zip(some, encode(some), strict=True):
                 numbers = np.array(found.ids, dtype=np.int64)
