@@ -29,7 +29,9 @@ from elman.training.options import (
 from elman.training.sources import Data, Source, data_source, named_files
 
 # Options of tasks that name a file beside the data.
-OTHER_FILES = ("valid_file", "features_file", "edges_file", "labels_file", "splits_file")
+OTHER_FILES = (
+    "valid_file", "features_file", "edges_file", "labels_file", "splits_file", "vectors",
+)  # fmt: skip
 
 
 def task_fields(task: str | Task) -> Collection[str] | None:

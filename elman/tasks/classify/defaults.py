@@ -13,6 +13,9 @@ LEARNING: dict[str, Any] = {
     "clip_norm": 1.0, "ema": 0.03, "precision": "32",
 }  # fmt: skip
 
+_LONG = 15.0  # tokens of a text, on average, of which some can be dropped without harm
+_FEW = 50_000  # examples; of fewer long texts a large network only learns by heart
+
 
 class Facts(NamedTuple):
     """What is known of the training part.
@@ -33,14 +36,18 @@ class Facts(NamedTuple):
 def choose(options: ClassifyOptions, facts: Facts) -> ClassifyOptions:
     """Return the options with everything chosen."""
     kind = facts.kind
+    long = facts.steps >= _LONG * facts.examples
     own: dict[str, Any] = {
         "word": {"embedding": 100, "pieces": 10_000, "hidden": 128, "pool": "max", "members": 3,
-                 "dropout_words": 0.2, "dropout_input": 0.5, "dropout_output": 0.5, "batch": 50},
+                 "dropout_words": 0.2 if long else 0.0, "dropout_input": 0.5,
+                 "dropout_output": 0.5, "batch": 50},
         "char": {"embedding": 48, "pieces": 0, "hidden": 128, "pool": "max", "members": 3,
                  "dropout_words": 0.0, "dropout_input": 0.2, "dropout_output": 0.3, "batch": 50},
         "numbers": {"embedding": 1, "pieces": 0, "hidden": 64, "pool": "mean", "members": 1,
                     "dropout_words": 0.0, "dropout_input": 0.0, "dropout_output": 0.2, "batch": 32},
     }[kind]  # fmt: skip
+    if long and facts.examples < _FEW:
+        own["hidden"] = 64
     own |= {"layers": 1, "bidirectional": True, "dropout_recurrent": 0.0, "smoothing": 0.0,
             "ngrams": kind != "numbers", "min_count": 1}  # fmt: skip
     if options.one_hot:
