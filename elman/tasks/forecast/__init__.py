@@ -77,8 +77,9 @@ def build(
     forecaster.take_linear(path)
     forecaster.take_spread(network.output.begin(path.deviation))
     if type(forecaster).begin is not Forecaster.begin:
-        step = max(1, len(windows) * (forecaster.lags + windows.horizon) // _MOST_BEGUN_WITH)
-        forecaster.begin(to(windows.window(slice(None, None, step)), network.like))
+        first = corpus.train_windows(forecaster.lags, forecaster.beginning_steps(horizon))
+        step = max(1, len(first) * (forecaster.lags + first.horizon) // _MOST_BEGUN_WITH)
+        forecaster.begin(to(first.window(slice(None, None, step)), network.like))
     if options.windows is None:
         options = options.model_copy(update={"windows": 32 if len(windows) < 4000 else 64})
     own = _arx(options, corpus, sizes)

@@ -90,10 +90,15 @@ class Forecaster(nn.Module, abc.ABC):
         """Return H of the windows to be trained on, where it is not the horizon itself."""
         return horizon
 
+    def beginning_steps(self, horizon: int) -> int:
+        """Return H of the windows that `begin` is given."""
+        return self.training_steps(horizon)
+
     def begin(self, windows: Window) -> None:
         """Set weights from the data before training, such as a linear path by least squares.
 
-        Called once on a new network, with all training windows (or, of very many, a part).
+        Called once on a new network, with all training windows (or, of very many, a part) of
+        `beginning_steps`.
         """
 
     def take_linear(self, ridge: Ridge) -> None:

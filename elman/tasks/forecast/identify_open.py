@@ -13,10 +13,12 @@ from elman.tasks.forecast.base import Window
 if TYPE_CHECKING:
     from elman.tasks.forecast.narx import Narx
 
-_MOST_STEPS = 100
+_MOST_STEPS = 200
 _MOST_CELLS = 10_000_000  # of the Jacobian
 _ENOUGH = 1e-6  # relative gain of a step below which it ends
+_PATIENCE = 5  # such steps in a row, since each changes how much weights are held
 _FLATTEST, _STEEPEST = 1e-9, 1e10  # of the damping
+_LOOSEST, _TIGHTEST = 1e-6, 1e8  # of what holds the weights
 
 
 @dataclass
@@ -68,68 +70,77 @@ class OpenLoop:
 
 
 class _Fit:
-    """Where a fit stands: the weights, how much they are held, how sure the data are."""
+    """Where a fit stands: the weights, how much each group is held, how sure the data are."""
 
     def __init__(self, network: OpenLoop, theta: Tensor, read: Tensor, told: Tensor):
         self.network, self.theta, self.read, self.told = network, theta, read, told
-        self.units = sum(network.sizes()[:3])
-        self.held = torch.zeros_like(theta)
-        self.held[: self.units] = 1.0
-        self.alpha, self.damping = 0.01, 0.005
+        w, b, v, *path = network.sizes()
+        sizes = torch.tensor([w, b, v, sum(path)])
+        self.group = torch.repeat_interleave(torch.arange(4), sizes)
+        self.about = torch.where(self.group == 3, theta, 0.0)  # what weights are held to
+        self.alpha = torch.full((4,), 0.01, dtype=theta.dtype)
+        self.damping = 0.005
         mean = float((told - network.tell(theta, read)).square().mean())
         self.beta = 1.0 / max(mean, 1e-12)
 
     def cost(self, theta: Tensor) -> float:
         off = self.told - self.network.tell(theta, self.read)
-        held = self.held * theta
-        return float(self.beta * off.square().sum() + self.alpha * held.square().sum())
+        held = self.alpha[self.group] * (theta - self.about).square()
+        return float(self.beta * off.square().sum() + held.sum())
 
     def step(self) -> float:
         """Take a step, if one lowers the cost, and return the relative gain."""
         off = self.told - self.network.tell(self.theta, self.read)
         jacobian = self.network.jacobian(self.theta, self.read)
-        square = self.beta * jacobian.T @ jacobian + torch.diag(self.alpha * self.held)
-        slope = self.beta * jacobian.T @ off - self.alpha * self.held * self.theta
-        across = torch.diag(square.diagonal() + 1e-12)
+        alpha = self.alpha[self.group]
+        square = self.beta * jacobian.T @ jacobian + torch.diag(alpha)
+        slope = self.beta * jacobian.T @ off - alpha * (self.theta - self.about)
+        across = torch.diag(square.diagonal())
         before = self.cost(self.theta)
         while self.damping < _STEEPEST:
             found = self.theta + torch.linalg.solve(square + self.damping * across, slope)
             after = self.cost(found)
             if after < before:
                 self.theta, self.damping = found, max(self.damping / 5, _FLATTEST)
-                self._weigh(square)
+                self._weigh()
                 return (before - after) / max(abs(before), 1e-300)
             self.damping *= 5
         return 0.0
 
-    def _weigh(self, square: Tensor) -> None:
-        """Set how much weights are held, and how sure the data are, by the evidence."""
-        eye = torch.eye(len(square), dtype=square.dtype)
-        spread = torch.linalg.inv(square + 1e-12 * eye).diagonal()
-        known = float((self.held * (1.0 - self.alpha * spread)).sum())
-        size = float((self.held * self.theta).square().sum())
-        self.alpha = min(max(known / max(size, 1e-12), 1e-6), 1e8)
+    def _weigh(self) -> None:
+        """Set how much each group is held, and how sure the data are, by the evidence."""
+        jacobian = self.network.jacobian(self.theta, self.read)
+        square = self.beta * jacobian.T @ jacobian + torch.diag(self.alpha[self.group])
+        spread = torch.linalg.inv(square).diagonal()
+        known = torch.zeros_like(self.alpha)
+        known.index_add_(0, self.group, 1.0 - self.alpha[self.group] * spread)
+        size = torch.zeros_like(self.alpha)
+        size.index_add_(0, self.group, (self.theta - self.about).square())
+        self.alpha = (known / size.clamp_min(1e-12)).clamp(_LOOSEST, _TIGHTEST)
         left = float((self.told - self.network.tell(self.theta, self.read)).square().sum())
-        free = max(len(self.told) - known - (len(self.theta) - self.units), 1.0)
+        free = max(len(self.told) - float(known.sum()), 1.0)
         self.beta = min(free / max(left, 1e-12), 1e12)
 
 
 def levenberg_marquardt(
     network: OpenLoop, theta: Tensor, read: Tensor, told: Tensor, steps: int = _MOST_STEPS
 ) -> Tensor:
-    r"""Return weights that fit one step, held down as the evidence for them says.
+    r"""Return weights that fit one step, held as the evidence for them says.
 
-    With e the errors, J their derivatives, and w the weights of the units (d and the linear path
-    are free), a step solves
+    With e the errors, J their derivatives and w₀ what the weights are held to (0 those of the
+    units; d and the linear path to where they begin, the least-squares model), a step solves
 
     .. math::
 
-        (\beta J^\top J + \mathrm{diag}(\alpha) + \mu D)\, \Delta = \beta J^\top e - \alpha w,
+        (\beta J^\top J + \mathrm{diag}(\alpha) + \mu D)\, \Delta
+            = \beta J^\top e - \alpha (w - w_0),
         \qquad D = \mathrm{diag}(\beta J^\top J + \alpha)
 
-    with the damping μ five times smaller after a gain and larger after none. After a step α and β
-    become :math:`\gamma / |w|^2` and :math:`(n - \gamma) / |e|^2`, where γ is the number of weights
-    that the data determine (the free ones are taken off n as well).
+    with the damping μ five times smaller after a gain and larger after none. Each of the four
+    groups W, b, V and (d, A) has its own α. After a step
+    :math:`\alpha = \gamma / |w - w_0|^2` for each and :math:`\beta = (n - \sum\gamma) / |e|^2`,
+    where γ is the number of a group's weights that the data determine. A network that the data give
+    no reason for thus falls back to the linear model.
 
     Args:
         network: what is fitted.
@@ -138,12 +149,14 @@ def levenberg_marquardt(
         told: (rows,), float64.
         steps: at most.
 
-    Source: Foresee & Hagan 1997, "Gauss-Newton approximation to Bayesian learning", after
+    Source: Foresee & Hagan 1997, "Gauss-Newton approximation to Bayesian learning"; groups after
     MacKay 1992.
     """
     fit = _Fit(network, theta, read, told)
+    small = 0
     for _ in range(steps):
-        if fit.step() < _ENOUGH:
+        small = small + 1 if fit.step() < _ENOUGH else 0
+        if small > _PATIENCE:
             break
     return fit.theta
 

@@ -21,8 +21,8 @@ from elman.tasks.forecast.options import ForecastOptions
 from elman.tasks.forecast.series import Data
 
 _MANY = 2000  # rows of training from which data are plenty
-_LONG, _SHORT = 200, 24  # steps of a window in closed loop, of many rows and of few
-_FEW_EPOCHS, _MOST_STEPS = 600.0, 100_000
+_LONG, _PART = 200, 3  # steps of a window in closed loop, at most, and parts of the rows at least
+_FEW_EPOCHS, _POLISH, _MOST_STEPS = 300.0, 20.0, 100_000
 _START = 0.25  # deviation of what goes into a hidden unit, where the data have deviation 1
 
 
@@ -121,12 +121,16 @@ class Narx(Forecaster):
         """Return the steps of a training window: one in open loop."""
         return self.window
 
+    def beginning_steps(self, horizon: int) -> int:
+        """Return 1: the linear path and the open loop are fitted to one step."""
+        return 1
+
     def begin(self, windows: Window) -> None:
         """Set the linear path by least squares, and fit all of it in open loop if that is asked."""
         self._rows = len(windows.y)
         if self.linear:
             self._take_least_squares(windows)
-        if self.training_mode == "closed-after-open":
+        if self.training_mode != "closed":
             fit_open(self, windows)
 
     def _take_least_squares(self, windows: Window) -> None:
@@ -206,15 +210,14 @@ class Narx(Forecaster):
             read.append(f"{self.inputs} input(s) at {at}")
         units = f"{hidden} units a − tanh a" if self.linear else f"{hidden} units tanh a"
         beside = " beside a linear path that begins as least squares" if self.linear else ""
-        how = {
-            "open": "open loop (series-parallel: measured values fed)",
-            "closed": f"closed loop (parallel: its own values fed), through {self.window} steps "
-            "from measured ones",
-        }
-        how["closed-after-open"] = (
-            f"Levenberg–Marquardt in open loop first, then in {how['closed']}"
-        )
-        return f"{' and '.join(read)}; {units}{beside}; trained in {how[self.training_mode]}"
+        how = "open loop (series-parallel: measured values fed), begun by Levenberg–Marquardt"
+        if self.training_mode != "open":
+            first = "open loop by Levenberg–Marquardt, then in " * (self.training_mode != "closed")
+            how = (
+                f"{first}closed loop (parallel: its own values fed), through {self.window} steps "
+                "from measured ones"
+            )
+        return f"{' and '.join(read)}; {units}{beside}; trained in {how}"
 
     def recommended(self) -> dict[str, Any]:
         """Return training options."""
@@ -222,6 +225,8 @@ class Narx(Forecaster):
             "optimizer": "adam", "lr": 3e-3, "schedule": "cosine", "warmup": 0.01,
             "clip_norm": 1.0, "precision": "64",
         }  # fmt: skip
+        if self._rows < _MANY and self.training_mode == "open":  # it is fitted already
+            return chosen | {"lr": 1e-4, "epochs": _POLISH, "validate_every": 5}
         if self._rows < _MANY:  # more steps only learn the noise
             return chosen | {"lr": 2e-3, "epochs": _FEW_EPOCHS, "validate_every": 20}
         return chosen | {"epochs": float(_MOST_STEPS * 64 // self._rows + 1)}
@@ -263,10 +268,10 @@ def settle(options: ForecastOptions, data: Data, budget: Budget) -> dict[str, An
     many = rows >= _MANY
     chosen = {
         "lags": str(order),
-        "hidden": options.hidden or (16 if many else 8),
+        "hidden": options.hidden or (16 if many else 4 if training == "open" else 8),
         "linear": linear,
         "training": training,
-        "window": options.window or min(_LONG if many else _SHORT, max(rows // 4, 1)),
+        "window": options.window or min(_LONG, max(rows // _PART, 1)),
     }
     if options.windows is None:
         chosen["windows"] = (1024 if training == "open" else 64) if many else 256
