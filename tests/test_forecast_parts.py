@@ -226,6 +226,15 @@ def test_the_season_is_the_clearest_of_the_calendar_or_of_all():
     assert season([series(np.ones(5))], hour) == 1
 
 
+@pytest.mark.parametrize("grid", [Grid("time", 3_600_000_000), Grid("months", 1, 0, (1, 0)),
+                                  Grid("numbers", 1)], ids=lambda g: g.kind)  # fmt: skip
+def test_noise_and_random_walks_have_no_season(grid):
+    for seed in range(12):
+        noise = np.random.default_rng(seed).normal(size=300)
+        assert season([series(noise)], grid) == 1
+        assert season([series(noise.cumsum())], grid) == 1
+
+
 # Outputs.
 
 

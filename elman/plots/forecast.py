@@ -140,8 +140,10 @@ def forecast(
         )  # fmt: skip
     if came is not None and len(came):
         axes.plot(steps[: len(came)], came, color="black", linewidth=1.0, label="what came")
-    mark = {"marker": "o", "markersize": 4} if len(told) == 1 else {}
-    axes.plot(steps, told, color=VERMILLION, linewidth=1.4, label="forecast", **mark)
+    mark = "o" if len(told) == 1 else ""
+    axes.plot(
+        steps, told, color=VERMILLION, linewidth=1.4, marker=mark, markersize=4, label="forecast"
+    )
     axes.axvline(0.5, color="black", linewidth=0.7, linestyle=":")
     axes.set_title(title, fontsize=10, loc="left")
     plain(axes)

@@ -58,8 +58,9 @@ class Baselines:
             at = torch.arange(steps) % self.season - self.season
             told.append(window.y[:, at + window.y.shape[1]])
         linear = [] if self.arx is None else [self.arx.tell(window)]
-        direct = self.step is None or steps == self.ridge.weights.shape[1]
-        return [*told, run_on(self.ridge if direct else self.step, window), *linear]
+        direct = steps == self.ridge.weights.shape[1]
+        ridge = self.ridge if direct or self.step is None else self.step
+        return [*told, run_on(ridge, window), *linear]
 
     def to_file(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return plain values and tensors that `from_file` reads."""

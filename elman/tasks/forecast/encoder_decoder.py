@@ -35,7 +35,8 @@ class EncoderDecoder(Forecaster):
     with :math:`\hat y_t = y_t`; :math:`b_h` is the value before, :math:`\hat y_{t+h-1}` (0 where
     windows are not read relative to their last value), and :math:`u_{t+h}` the L values before and
     what is known ahead at these steps and at t+h: a linear path. Each step is fed what was told of
-    the step before (in free run). In training, windows drawn with the probability `teacher_forcing` are fed what was measured.
+    the step before (in free run). In training, windows drawn with the probability `teacher_forcing`
+    are fed what was measured.
 
     Args:
         cell: of both layers.

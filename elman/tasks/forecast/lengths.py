@@ -14,38 +14,50 @@ from elman.tasks.forecast.series import Data, Series
 from elman.tasks.forecast.windows import Windows
 
 _SEASONS = (1, 2, 4, 8, 14)  # that may be read
-_GAIN = 0.995  # of the error that more steps must leave, to be worth their cost
-_MOST_LAGS, _FEWEST_LAGS = 512, 8
+_GAIN = 0.4  # part of the error, over the root of the steps judged, that more lags must gain
+_MOST_LAGS, _FEWEST_LAGS = 512, 4
 _LONGEST_SEASON = 400  # that is looked for without a calendar
-_CLEAR = 0.3  # autocorrelation at a season, at least
+_CLEAR = 0.3  # autocorrelation at a season that no calendar names, at least
+_RISE = 0.2  # of it, from half a season to a whole one, at least
 _MICROSECONDS = 1_000_000
 
 
 def season(parts: Sequence[Series], grid: Grid) -> int:
     """Return the steps of a season of training parts: of the calendar, or the clearest; 1 if none.
 
-    A season is believed where the autocorrelation at it, of series without their slow change, is
-    0.3 or more, and clearly more than at half of it; of several that with the largest is taken.
+    A span of the calendar (a day of hours, a year of months) is a season where the autocorrelation
+    at it, of series less their running mean over two spans, is positive and clearly more than at
+    half of it: without a season it falls. Where the calendar has none, the highest peak of 0.3 or
+    more is taken.
     """
-    shapes = [_correlations(s.y, _LONGEST_SEASON) for s in parts]
-    shapes = [s for s in shapes if len(s) > 2]
-    if not shapes:
-        return 1
-    longest = max(map(len, shapes))
+    found = {}
+    for span in _of_calendar(grid):
+        shape = _mean_correlations(parts, span)
+        if len(shape) > span and shape[span] > 0 and _rises(shape, span, parts):
+            found[span] = shape[span]
+    if found:
+        return max(found, key=lambda span: found[span])
+    shape = _mean_correlations(parts, _LONGEST_SEASON)
+    inner = np.arange(2, len(shape) - 1)
+    peaks = inner[(shape[inner] > shape[inner - 1]) & (shape[inner] >= shape[inner + 1])]
+    peaks = [m for m in peaks if shape[m] >= _CLEAR and _rises(shape, m, parts)]
+    return int(max(peaks, key=lambda m: shape[m], default=1))
+
+
+def _rises(shape: np.ndarray, span: int, parts: Sequence[Series]) -> bool:
+    chance = 4 / np.sqrt(sum(len(s) for s in parts))
+    return bool(shape[span] - shape[span // 2] > max(_RISE, chance))
+
+
+def _mean_correlations(parts: Sequence[Series], most: int) -> np.ndarray:
+    """Autocorrelations up to a lag, the mean over series of those that are long enough."""
+    shapes = [shape for s in parts if len(shape := _correlations(s.y, most)) > 2]
+    longest = max(map(len, shapes), default=0)
     sums, counts = np.zeros(longest), np.zeros(longest)
     for shape in shapes:
         sums[: len(shape)] += shape
         counts[: len(shape)] += 1
-    found = sums / counts
-    inner = np.arange(2, longest - 1)
-    peaks = inner[(found[inner] > found[inner - 1]) & (found[inner] >= found[inner + 1])]
-    for there in (_of_calendar(grid), peaks.tolist()):
-        # without a season the autocorrelation falls, and half of it is nearer than the whole
-        clear = [m for m in there if m < longest and found[m] > found[m // 2] + _CLEAR / 3]
-        best = max(clear, key=lambda m: found[m], default=1)
-        if best > 1 and found[best] >= _CLEAR:
-            return int(best)
-    return 1
+    return sums / np.maximum(counts, 1)
 
 
 def _of_calendar(grid: Grid) -> list[int]:
@@ -98,10 +110,13 @@ def lags(options: ForecastOptions, data: Data) -> int:
         return found
     horizon = options.horizon or 1
     candidates = _candidates(data, horizon)
+    judged = sum(len(s) - start for s, start in zip(data.valid, data.valid_from, strict=True))
+    # of few steps an error is known only roughly, and so is what more lags gain
+    worth = 1 - _GAIN / np.sqrt(max(judged, 1))
     best = (candidates[0], np.inf)
     for count in candidates if len(candidates) > 1 else []:
         error = _ridge_error(data, count, horizon)
-        if error < _GAIN * best[1]:
+        if error < worth * best[1]:
             best = (count, error)
     return best[0]
 
@@ -113,7 +128,7 @@ def _candidates(data: Data, horizon: int) -> list[int]:
     if data.season > 1:
         wanted = [data.season * seasons for seasons in _SEASONS]
     else:
-        wanted = [_FEWEST_LAGS, 2 * _FEWEST_LAGS, 4 * _FEWEST_LAGS, 8 * _FEWEST_LAGS]
+        wanted = [_FEWEST_LAGS * 2**k for k in range(5)]
     return sorted({min(w, room) for w in wanted})
 
 
