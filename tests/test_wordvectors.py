@@ -40,7 +40,7 @@ def test_words_with_blanks_and_words_that_look_like_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("dog 1 2 3\ncat 4 5\n", "line 2: 2 numbers; those before have 3"),
+        ("dog 1 2 3\ncat 4 5\n", "line 2: 2 numbers, not 3 as before"),
         ("dog 1 2 3\ncat 4 x 6\n", "line 2: a number of the vector is none"),
         ("dog 1 2 3\ncat 4 nan 6\n", "line 2"),
         ("a line of prose\n", "line 1: expected a word and its numbers"),

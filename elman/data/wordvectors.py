@@ -51,11 +51,12 @@ def read_vectors(path: str | Path, wanted: Iterable[str]) -> tuple[dict[str, np.
                 continue
             if not size:
                 size = _size(fields, f"{path}, line {number}")
-            elif not fields or fields == [b""]:
+            elif fields == [b""]:
                 continue
             if len(fields) <= size:
+                found_here = len(fields) - 1
                 raise FileError(
-                    f"{path}, line {number}: {len(fields) - 1} numbers; those before have {size}."
+                    f"{path}, line {number}: {found_here} numbers, not {size} as before."
                 )
             word = b" ".join(fields[:-size]).decode("utf-8", "replace")
             if word in missing:

@@ -105,11 +105,10 @@ def scores(
         (texts, classes) float64.
 
     Example:
-        >>> texts, labels = [np.array([1, 2], np.uint64), np.array([2], np.uint64)], [0, 1]
-        >>> bag = fit(texts, np.array(labels), 2)
-        >>> scores(bag, bag.find(texts), 1.0).argmax(1).tolist()
-        [0, 1]
-        >>> alone = scores(bag, bag.find(texts), 1.0, without=np.array(labels))
+        >>> texts = [np.array(text, np.uint64) for text in ([1, 2], [2], [2, 3])]
+        >>> labels = np.array([0, 1, 0])
+        >>> bag = fit(texts, labels, 2)
+        >>> alone = scores(bag, bag.find(texts), 1.0, without=labels)
         >>> bool(alone[1, 0] > alone[1, 1])
         True
 
@@ -117,20 +116,23 @@ def scores(
     classification", section 2.1; leaving a text out of the counts is our own addition.
     """
     counts = bag.counts[found.places].astype(np.float64)
-    classes = counts.shape[1]
-    totals = np.broadcast_to(bag.totals, (found.count, classes))
-    rows = np.broadcast_to(bag.rows, (found.count, classes))
-    of_row, times = found.rows, found.times
+    of_row, times, count = found.rows, found.times, found.count
+    totals = np.broadcast_to(bag.totals, (count, counts.shape[1]))
+    rows = np.broadcast_to(bag.rows, totals.shape)
     if without is not None:
-        own = np.eye(classes)[without]
+        own = np.eye(counts.shape[1])[without]
         counts -= own[of_row] * times[:, None]
-        size = np.bincount(of_row, weights=times, minlength=found.count)
-        totals, rows = totals - own * size[:, None], rows - own
+        totals = totals - own * _sums(of_row, times, count)[:, None]
+        rows = rows - own
         others = counts.sum(axis=1) > 0.5
         counts, of_row, times = counts[others], of_row[others], times[others]
     shares = np.log(counts + smoothing) * times[:, None]
-    size = np.bincount(of_row, weights=times, minlength=found.count)
-    sums = [np.bincount(of_row, weights=column, minlength=found.count) for column in shares.T]
-    known = len(bag.features)
-    below = np.log(totals + smoothing * max(known, 1)) * size[:, None]
-    return np.log(np.maximum(rows, smoothing)) + np.stack(sums, axis=1) - below
+    above = np.stack([_sums(of_row, column, count) for column in shares.T], axis=1)
+    below = np.log(totals + smoothing * max(len(bag.features), 1))
+    prior = np.log(np.maximum(rows, smoothing))
+    return prior + above - below * _sums(of_row, times, count)[:, None]
+
+
+def _sums(of_row: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    """The sum of the values of each row, (count,)."""
+    return np.bincount(of_row, weights=values, minlength=count)

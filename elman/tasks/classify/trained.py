@@ -150,14 +150,15 @@ class TrainedClassify:
         """Read data of any kind that `predict` and `evaluate` take."""
         if isinstance(data, str | Path):
             return self._checked(read_like([data], self.columns, where, labels=labels))
-        if isinstance(data, Sequence) and data and not labels:
+        if isinstance(data, Sequence) and not len(data):
+            raise InputError(f"{where}: the list of data is empty.")
+        if isinstance(data, Sequence) and not labels:
             if isinstance(data[0], str) and self.meaning.reading is not None:
                 return _given(data)
             if isinstance(data[0], np.ndarray) and self.meaning.reading is None:
                 return self._checked(_given([np.asarray(a, np.float32) for a in data]))
-        if isinstance(data, Sequence) and not len(data):
-            raise InputError(f"{where}: the list of data is empty.")
-        return self._checked(read_like(data, self.columns, where, labels=labels))
+        given = list(data) if isinstance(data, Sequence) else data
+        return self._checked(read_like(given, self.columns, where, labels=labels))
 
     def _checked(self, examples: Examples) -> Examples:
         """See that sequences of numbers have the features that were trained on."""
@@ -209,13 +210,7 @@ class TrainedClassify:
             InputError: data without labels, or of another kind.
             FileError: a file that cannot be read.
         """
-        paths = isinstance(data, Sequence) and data and all(isinstance(d, str | Path) for d in data)
-        source = list(data) if paths and not isinstance(data, str) else data
-        examples = (
-            self._checked(read_like(source, self.columns, "evaluate"))
-            if paths and not isinstance(data, str)
-            else self._examples(source, "evaluate", labels=True)
-        )
+        examples = self._examples(data, "evaluate", labels=True)
         examples, notes = cleaned(examples)
         sequences = [self.meaning.sequence(d) for d in examples.data]
         labels = self.meaning.labels(examples.labels)
