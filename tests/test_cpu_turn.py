@@ -253,3 +253,23 @@ def test_autocast_and_a_batch_without_rows():
     with torch.autocast("cpu", torch.bfloat16):
         half = layer(x.bfloat16())[0]
     assert_same_bits([half], [layer(x.bfloat16().float())[0]])
+
+
+def test_two_directions_take_no_more_threads_than_torch_has(monkeypatch):
+    taken = []
+    run = threads.run
+    monkeypatch.setattr(
+        threads,
+        "run",
+        lambda address, words, count: (taken.append(count), run(address, words, count)),
+    )
+    before = torch.get_num_threads()
+    layer = elman.LSTM(4, 5, bidirectional=True, backend="cpu")
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            taken.clear()
+            layer(torch.randn(3, 2, 4), lengths=[3, 2])[0].sum().backward()
+            assert max(taken) == count
+    finally:
+        torch.set_num_threads(before)

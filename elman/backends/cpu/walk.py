@@ -147,7 +147,8 @@ def forward(walks: Sequence[Walk], given: Sequence[Given], *, training: bool) ->
     """Walk over time, all walks side by side; with `training`, keep what the backward needs."""
     made = [_forward(*one, training) for one in zip(walks, given, strict=True)]
     stage = walking([ready for ready, _ in made])
-    run([stage], stage.most * len(made))
+    # Two directions of a thread each are two; never more than torch may have.
+    run([stage], min(stage.most * len(made), torch.get_num_threads()))
     return [planes for _, planes in made]
 
 

@@ -135,7 +135,9 @@ def backward(
     returns = [_Return(*one) for one in zip(walks, given, planes, asked, strict=True)]
     walked = walking([one.ready for one in returns])
     jobs = [job for one in returns for job in one.jobs]
-    count, most = walked.most * len(returns), torch.get_num_threads()
+    # Two directions of a thread each are two; never more than torch may have.
+    most = torch.get_num_threads()
+    count = min(walked.most * len(returns), most)
     if not jobs:
         turn.run([walked], count)
         return [one.cotangents() for one in returns]
