@@ -1,21 +1,28 @@
-"""Makes the two small sets of data that are our own: digits.jsonl and outfits.csv.
+"""Makes the small sets of data that are our own: digits.jsonl, outfits.csv and visitors.csv.
 
     python elman/demo_data/make.py FOLDER
 
-**digits.jsonl** has 1,000 pictures of 8 × 8 pixels, 0 to 9 dark, and the word for the digit that each
-shows. A digit of 5 × 7 dots is put somewhere on the 8 × 8, each of its dots has a darkness of its
+**digits.jsonl** has 1,000 pictures of 8 × 8 pixels, 0 to 9 dark, and the word for the digit that
+each shows. A digit of 5 × 7 dots is put somewhere on the 8 × 8, each of its dots has a darkness of its
 own between 4 and 9 and is missing once in twelve, and each other dot is 1 to 4 dark once in six.
 
 **outfits.csv** says what was worn on the days of 260 weeks. From Monday to Friday one of five
 outfits is worn that has not been worn in the same week yet: what was worn is in the wash. The suit
 is for Monday or Tuesday in half of the weeks. On Saturday it is the tracksuit, and on Sunday the
 linen suit if the suit was worn in the week, else the jumper. On one day in twelve anything is worn.
+
+**visitors.csv** counts the visitors of two museums, day by day over two years. Saturdays and
+Sundays draw more, on Mondays the museum by the harbour is shut. It rains for days or not at all,
+which fills the museum in town and empties the one by the harbour; on a holiday both have half as
+many again, on a free day twice as many, and a free holiday is no fuller than a free day, since
+there is no room.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 import random
 import sys
 from datetime import date, timedelta
@@ -36,6 +43,11 @@ DOTS = (
 )
 WEEKDAYS = ("suit", "shirt", "jeans", "dress", "cardigan")
 WEEKEND = ("tracksuit", "linen", "jumper")
+# Visitors of a usual day, factors from Monday to Sunday, and what rain does.
+MUSEUMS = {
+    "town": (420, (0.6, 0.7, 0.8, 0.8, 1.0, 1.7, 1.6), 1.0),
+    "harbour": (260, (0.0, 0.7, 0.7, 0.8, 1.0, 2.0, 2.2), -1.2),
+}
 
 
 def digit(number: int, draw: random.Random) -> list[int]:
@@ -96,14 +108,41 @@ def outfits(weeks: int = 260, seed: int = 1) -> list[tuple[str, str, str]]:
     return rows
 
 
+def visitors(days: int = 730, seed: int = 1) -> list[tuple[str, str, int, int, int]]:
+    """Draw museum, day, visitors, whether it is a holiday and whether entry is free."""
+    draw = random.Random(seed)
+    first = date(2021, 1, 4)
+    rain, weather = 0.0, []
+    for _ in range(days):
+        rain = 0.7 * rain + draw.gauss(0.0, 0.25)
+        weather.append(rain)
+    holidays = {d for d in range(days) if draw.random() < 0.03}
+    free = {museum: {d for d in range(days) if draw.random() < 0.04} for museum in MUSEUMS}
+    rows = []
+    for museum, (usual, by_weekday, likes_rain) in MUSEUMS.items():
+        for d in range(days):
+            day = first + timedelta(days=d)
+            season = 1 + 0.3 * math.cos(2 * math.pi * (d - 200) / 365.25)
+            fuller = 2.0 if d in free[museum] else 1.5 if d in holidays else 1.0
+            expected = usual * by_weekday[day.weekday()] * season * fuller
+            expected *= math.exp(likes_rain * weather[d] + draw.gauss(0.0, 0.06))
+            row = (museum, day.isoformat(), round(expected), int(d in holidays))
+            rows.append((*row, int(d in free[museum])))
+    return rows
+
+
 def main(folder: str) -> None:
-    """Write both files."""
+    """Write the files."""
     text = "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in digits())
     (Path(folder) / "digits.jsonl").write_text(text, encoding="utf-8", newline="\n")
     with (Path(folder) / "outfits.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("week", "day", "worn"))
         table.writerows(outfits())
+    with (Path(folder) / "visitors.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("unique_id", "ds", "y", "holiday", "free"))
+        table.writerows(visitors())
 
 
 if __name__ == "__main__":
