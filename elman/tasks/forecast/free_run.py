@@ -1,4 +1,4 @@
-"""The two ways in which a network of delays is run: measured values fed, or its own."""
+"""How a network of delays is run: from measured values, and behind them on its own."""
 
 from __future__ import annotations
 
@@ -48,29 +48,15 @@ def state_before(layer: Recurrent, window: Window, inputs: Tensor) -> tuple[Tens
 
 
 def closed_loop(layer: Recurrent, window: Window) -> Tensor:
-    """Return the steps behind the origin with every output fed back (parallel), (batch, H)."""
+    r"""Return the steps behind the origin with every output fed back (parallel), (batch, H).
+
+    .. math::
+
+        \hat y_{t+h} = F(\hat y_{t+h-1}, …, \hat y_{t+1}, y_t, y_{t-1}, …;\; u_{t+h}, u_{t+h-1}, …)
+
+    Of H = 1 it is one step ahead: all it reads is measured (series-parallel).
+    """
     inputs = inputs_of(window)
     state = state_before(layer, window, inputs)
     x = inputs[:, window.y.shape[1] :]
     return layer(x, state if len(state) > 1 else state[0])[0][..., 0]
-
-
-def open_loop(layer: Recurrent, window: Window) -> Tensor:
-    """Return each step behind the origin from the measured ones before it (series-parallel).
-
-    Every step is a window of its own, so the depth of the computation does not grow with H.
-
-    Shapes:
-        result: (batch, H).
-    """
-    steps, told = window.y.shape[1], window.target.shape[1]
-    y = torch.cat([window.y, window.target], 1).unfold(1, steps, 1)[:, :told]
-    inputs = inputs_of(window).unfold(1, steps + 1, 1).transpose(2, 3)
-    every = Window(
-        y.flatten(0, 1),
-        y.new_zeros(y.shape[0] * told, steps, 0),
-        inputs.flatten(0, 1),
-        y.new_zeros(y.shape[0] * told, 1),
-        torch.ones(y.shape[0] * told, 1, dtype=torch.bool),
-    )
-    return closed_loop(layer, every).view(-1, told)
