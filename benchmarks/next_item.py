@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 import elman
+from elman.tasks.intervals import in_words
 
 MINUTES = {"jsb": 1.0, "nottingham": 3.0, "lemmas": 5.0, "outfits": 1.0}
 
@@ -81,11 +82,9 @@ def row(name: str, files: dict[str, Path], seed: int, run: Path) -> str:
     minutes = (time.monotonic() - began) / 60
     base, parts = found["baseline"], []
     for key, form in (("recall@5", ".1%"), ("mrr", ".3f")):
-        low, high = found["intervals"][key]
-        parts.append(
-            f"{key} {found[key]:{form}} ({low:{form}}–{high:{form}}) against "
-            f"{base[key]:{form}} and {base['popularity'][key]:{form}}"
-        )
+        ours = in_words(found[key], found["intervals"][key], form)
+        theirs, popular = base[key], base["popularity"][key]
+        parts.append(f"{key} {ours} against {theirs:{form}} and {popular:{form}}")
     given = {"outfits": " --id week --text worn"}.get(name, " --valid-file valid.txt")
     return (
         f"| next item, {name}: {found['sessions']:,} sessions, {found['judged']:,} items | above "

@@ -12,7 +12,7 @@ import torch
 from elman.errors import FileError, InputError
 from elman.tasks.caption.baseline import ORDERS, Baseline, NGrams, Texts
 from elman.tasks.caption.likeness import chrf, compare, ngram_counts
-from elman.tasks.caption.measure import conditions, figures, nats_of
+from elman.tasks.caption.measure import against, conditions, difference, figures, nats_of
 from elman.tasks.caption.network import CaptionModel
 from elman.tasks.caption.options import CaptionOptions
 from elman.tasks.caption.rows import read_rows
@@ -59,6 +59,21 @@ def test_exact_texts_are_counted():
     assert found["exact"] == 0.5
     assert found["nats_per_char"] == 0.5
     assert found["bits_per_char"] == pytest.approx(0.5 / math.log(2))
+
+
+def test_a_model_is_ahead_only_where_the_difference_is_sure():
+    draw = np.random.default_rng(0)
+    ours, characters = draw.normal(20, 5, size=200), np.full(200, 10)
+    for shift, ahead in ((0.1, False), (5.0, True), (-5.0, False)):
+        theirs = ours + shift + draw.normal(0, 4, size=200)
+        low, high = difference(ours, theirs, characters)
+        mean = float((theirs - ours).sum() / characters.sum())
+        assert low < mean < high
+        metrics = {"nats_per_char": ours.sum() / 2000}
+        baseline = {"name": "b", "nats_per_char": theirs.sum() / 2000, "gain": [low, high]}
+        said = against(metrics, baseline)
+        assert said.endswith("ahead of b.") == ahead
+        assert ("Use the baseline" in said) != ahead
 
 
 # N-grams.

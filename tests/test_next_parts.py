@@ -168,6 +168,10 @@ def test_a_session_may_stand_in_a_cell_or_a_line(tmp_path):
     assert found == {"line 1": ["red wine", "rice"], "line 3": ["tea"]}
     found, _ = _read(tmp_path, "s.txt", "[ open bracket\na  b\t c\n")
     assert found == {"line 1": ["[", "open", "bracket"], "line 2": ["a", "b", "c"]}
+    found, _ = _read(tmp_path, "s.txt", "yes , he did\nno , not he\n")  # a comma is a word
+    assert found["line 1"] == ["yes", ",", "he", "did"]
+    found, _ = _read(tmp_path, "s.txt", "he came\nhe saw, he won\nthey left\n")
+    assert found["line 2"] == ["he", "saw,", "he", "won"]
     found, _ = _read(tmp_path, "s.txt", "a,b c\n", separator="blank")
     assert found == {"line 1": ["a,b", "c"]}
 

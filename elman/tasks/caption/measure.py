@@ -118,15 +118,29 @@ def _in_words(
     return words + f"; bigram {plain['bigram']:.3f}"
 
 
+def difference(nats: np.ndarray, theirs: np.ndarray, characters: np.ndarray) -> list[float]:
+    """Return the 95 % interval of how many nats a character the baseline needs more, text by text.
+
+    Args:
+        nats, theirs: −ln p of each text, of the model and of the baseline.
+        characters: of each text.
+    """
+    both = np.stack([theirs - nats, characters], 1)
+    return list(bootstrap(both, lambda s: s[:, 0] / s[:, 1]))
+
+
 def against(metrics: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
-    """Say in words which is ahead, by nats a character and, where told, by exact texts."""
+    """Say in words which is ahead, by nats a character and, where told, by exact texts.
+
+    Where the baseline has the interval of the difference ("gain"), it must not reach 0.
+    """
     ours, theirs, name = metrics["nats_per_char"], baseline["nats_per_char"], baseline["name"]
     words = f"{ours:.3f} against {theirs:.3f} nats a character"
     if "exact" in metrics and "exact" in baseline:
         words += f", {metrics['exact']:.1%} against {baseline['exact']:.1%} exact"
         ahead = (metrics["exact"], -ours) > (baseline["exact"], -theirs)
     else:
-        ahead = theirs - ours > 5e-4
+        ahead = baseline.get("gain", [theirs - ours - 5e-4])[0] > 0
     if ahead:
         return f"{words}: this model is ahead of {name}."
     return f"{words}: {name} is level or ahead. Use the baseline, train longer, or find more texts."

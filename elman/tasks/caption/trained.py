@@ -15,7 +15,15 @@ from elman.errors import InputError, nearest
 from elman.tasks.caption.baseline import Baseline, Texts
 from elman.tasks.caption.corpus import Meaning
 from elman.tasks.caption.likeness import compare
-from elman.tasks.caption.measure import against, conditions, figures, judged, nats_of, scaled
+from elman.tasks.caption.measure import (
+    against,
+    conditions,
+    difference,
+    figures,
+    judged,
+    nats_of,
+    scaled,
+)
 from elman.tasks.caption.network import CaptionModel
 from elman.tasks.caption.options import CaptionOptions
 from elman.tasks.caption.rows import Rows, read_rows
@@ -234,9 +242,10 @@ class TrainedCaption:
             **figures(nats, characters, compared),
         }
         if self.baseline is not None:
-            found["baseline"] = judged(
-                self.baseline, scaled(self.network, texts), characters, right, self.meaning
-            )
+            others = scaled(self.network, texts)
+            found["baseline"] = judged(self.baseline, others, characters, right, self.meaning)
+            theirs = self.baseline.judge(others)
+            found["baseline"]["gain"] = difference(nats, theirs, characters)
             found["verdict"] = against(found, found["baseline"])
         return found
 

@@ -170,7 +170,10 @@ def _of_lines(files: Sequence[str | Path], options: NextOptions) -> Sessions:
 
 
 def _separator(texts: Iterable[str]) -> Literal["blank", "comma"]:
-    return "comma" if any("," in text for text in texts) else "blank"
+    """Tell commas that separate from those that are items, or stand in a sentence, themselves."""
+    found = [text for text in texts if "," in text or len(text.split()) > 1]
+    alone = any(" ," in text or text.startswith(",") for text in found)
+    return "comma" if not alone and 2 * sum("," in t for t in found) > len(found) else "blank"
 
 
 def separate(text: str, separator: str) -> list[str]:
