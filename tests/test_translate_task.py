@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,6 +189,23 @@ def test_outputs_fed_back_train_too(data):
     assert count > 0
     assert task.network.decoder.layer.weight_hh_l0.grad.abs().sum() > 0
     assert any("fed back 0.5" in line for line in task.describe())
+
+
+@pytest.mark.parametrize(("column", "level"), [("english", "word"), ("chinese", "char")])
+def test_the_numbers_we_ship_are_right_and_are_read(column, level):
+    file = Path(elman.__file__).parent / "demo_data" / "numbers.csv"
+    task = build("translate", [file], {**SMALL, "text": "number", "target": column})
+    assert (task.options.source_level, task.options.target_level) == ("char", level)
+    assert task.metadata()["tokenizer"] == ("zh" if column == "chinese" else "13a")
+    lines = file.read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 2001
+    for line in (
+        "498055,four hundred ninety eight thousand fifty five,四十九万八千零五十五",
+        "10276,ten thousand two hundred seventy six,一万零二百七十六",
+        "1464,one thousand four hundred sixty four,一千四百六十四",
+        "22,twenty two,二十二",
+    ):
+        assert line in lines
 
 
 # The run.

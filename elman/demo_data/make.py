@@ -1,10 +1,10 @@
-"""Makes the small sets of data that are our own: digits.jsonl, outfits.csv and visitors.csv.
+"""Makes the small sets of data of our own: digits.jsonl, outfits.csv, visitors.csv, numbers.csv.
 
     python elman/demo_data/make.py FOLDER
 
 **digits.jsonl** has 1,000 pictures of 8 × 8 pixels, 0 to 9 dark, and the word for the digit that
-each shows. A digit of 5 × 7 dots is put somewhere on the 8 × 8, each of its dots has a darkness of its
-own between 4 and 9 and is missing once in twelve, and each other dot is 1 to 4 dark once in six.
+each shows. A digit of 5 × 7 dots is put somewhere on the 8 × 8, each of its dots has a darkness of
+its own between 4 and 9 and is missing once in twelve, and each other dot is 1 to 4 dark once in six.
 
 **outfits.csv** says what was worn on the days of 260 weeks. From Monday to Friday one of five
 outfits is worn that has not been worn in the same week yet: what was worn is in the wash. The suit
@@ -16,6 +16,10 @@ Sundays draw more, on Mondays the museum by the harbour is shut. It rains for da
 which fills the museum in town and empties the one by the harbour; on a holiday both have half as
 many again, on a free day twice as many, and a free holiday is no fuller than a free day, since
 there is no room.
+
+**numbers.csv** writes 2,000 whole numbers below a million in digits, in English words (small
+letters, divided by blanks, without "and") and in Chinese numerals. Every count of digits from 1 to
+6 is as likely as any other, as far as there are so many numbers.
 """
 
 from __future__ import annotations
@@ -131,6 +135,50 @@ def visitors(days: int = 730, seed: int = 1) -> list[tuple[str, str, int, int, i
     return rows
 
 
+TEENS = ("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen",
+         "eighteen", "nineteen")  # fmt: skip
+TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+NUMERALS = "零一二三四五六七八九"
+
+
+def english(number: int) -> str:
+    """Write a number below a million in words."""
+    if number < 10:
+        return WORDS[number]
+    if number < 20:
+        return TEENS[number - 10]
+    for base, name in ((1000, "thousand"), (100, "hundred")):
+        high, low = divmod(number, base)
+        if high:
+            return f"{english(high)} {name}" + (f" {english(low)}" if low else "")
+    tens, ones = divmod(number, 10)
+    return TENS[tens] + (f" {WORDS[ones]}" if ones else "")
+
+
+def chinese(number: int) -> str:
+    """Write a number below a hundred million in Chinese numerals."""
+    if not number:
+        return NUMERALS[0]
+    written = ""
+    for base, sign in ((10_000, "万"), (1000, "千"), (100, "百"), (10, "十"), (1, "")):
+        digit, number = divmod(number, base)
+        if digit:
+            written += (chinese(digit) if base > 1000 else NUMERALS[digit]) + sign
+        elif written and number and not written.endswith("零"):
+            written += "零"
+    return written[1:] if written.startswith("一十") else written
+
+
+def numbers(count: int = 2000, seed: int = 1) -> list[tuple[int, str, str]]:
+    """Draw numbers, each once, with their words and numerals."""
+    draw = random.Random(seed)
+    drawn: dict[int, None] = {}
+    while len(drawn) < count:
+        digits_of = draw.randint(1, 6)
+        drawn[draw.randrange(10 ** (digits_of - 1) if digits_of > 1 else 0, 10**digits_of)] = None
+    return [(number, english(number), chinese(number)) for number in drawn]
+
+
 def main(folder: str) -> None:
     """Write the files."""
     text = "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in digits())
@@ -143,6 +191,10 @@ def main(folder: str) -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("unique_id", "ds", "y", "holiday", "free"))
         table.writerows(visitors())
+    with (Path(folder) / "numbers.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("number", "english", "chinese"))
+        table.writerows(numbers())
 
 
 if __name__ == "__main__":
