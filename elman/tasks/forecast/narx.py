@@ -23,6 +23,7 @@ from elman.tasks.forecast.series import Data
 _MANY = 2000  # rows of training from which data are plenty
 _LONG, _PART = 200, 3  # steps of a window in closed loop, at most, and parts of the rows at least
 _FEW_EPOCHS, _POLISH, _MOST_STEPS = 300.0, 20.0, 100_000
+_PACE = 10.0  # by which the width of intervals learns faster than the weights
 _START = 0.25  # deviation of what goes into a hidden unit, where the data have deviation 1
 
 
@@ -121,6 +122,13 @@ class Narx(Forecaster):
         """Return the steps of a training window: one in open loop."""
         return self.window
 
+    def take_spread(self, spread: Tensor) -> None:
+        """Begin intervals as wide as the errors of ridge regression; beyond them as the last."""
+        if hasattr(self, "spread"):
+            at = torch.arange(len(self.spread)).clamp(max=len(spread) - 1)
+            with torch.no_grad():
+                self.spread.copy_(spread[at, 1:] / _PACE)
+
     def beginning_steps(self, horizon: int) -> int:
         """Return 1: the linear path and the open loop are fitted to one step."""
         return 1
@@ -198,7 +206,7 @@ class Narx(Forecaster):
         if not hasattr(self, "spread"):
             return told
         at = torch.arange(told.shape[1], device=told.device).clamp(max=len(self.spread) - 1)
-        return torch.cat([told, self.spread[at].expand(len(told), -1, -1)], 2)
+        return torch.cat([told, (_PACE * self.spread[at]).expand(len(told), -1, -1)], 2)
 
     def describe(self) -> str:
         """Say what it is made of."""
