@@ -1,8 +1,10 @@
 """What malformed tables are told: files, rows in memory, and what is missing to read them."""
 
+import io
 import math
 import re
 import sys
+from pathlib import Path
 
 import polars
 import pyarrow
@@ -124,3 +126,20 @@ def test_a_cell_of_a_million_characters(tmp_path):
     long = "word " * 200_000
     path = written(tmp_path, f'label,text\nx,{long}\ny,"{long}, ""z"""\n')
     assert list(read_table(path).text("text")) == [long, f'{long}, "z"']
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("rows", [10, 20_000])
+def test_a_full_disk(monkeypatch, rows):
+    def full(buffering: int) -> io.RawIOBase:
+        return open("/dev/full", "wb", buffering=buffering)
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with pytest.raises(FileError, match=r"no space left on device\. Name another .*TMPDIR"):
+        read_table(({"a": "x" * 100} for _ in range(rows)), memory_bytes=0)
+
+
+def test_a_failure_leaves_no_file_open(tmp_path):
+    files = [written(tmp_path, "x,y\n1,2\n", "a.csv"), written(tmp_path, "x,y\n1\n", "b.csv")]
+    with pytest.raises(FileError, match=r"b.csv, line 2: 1 columns"):  # a warning is an error
+        read_table(files, memory_bytes=0)

@@ -10,6 +10,8 @@ from typing import IO, NamedTuple, overload
 
 import numpy as np
 
+from elman.errors import FileError
+
 MEMORY_BYTES = 256 << 20  # more than this goes to a temporary file
 _ALIGNED = 8
 
@@ -92,22 +94,45 @@ class Cells:
         place = self._size
         data += b"\0" * (-len(data) % _ALIGNED)
         self._size += len(data)
-        if self._file is None and self._size > self.memory_bytes:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the cells)
-            self._file.write(self._memory)
-            self._memory = bytearray()
-        if self._file is None:
+        if self._file is None and self._size <= self.memory_bytes:
             self._memory += data
-        else:
-            self._file.write(data)
+            return place
+        if self._file is None:
+            # Unbuffered: blocks are large, and nothing is left to fail when it is closed.
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (lives as long)
+            self._write(self._memory)
+            self._memory = bytearray()
+        self._write(data)
         return place
+
+    def _write(self, data: bytes | bytearray) -> None:
+        """Write to the file; the system may take less than it is given.
+
+        Raises:
+            FileError: there is no room.
+        """
+        rest = memoryview(data)
+        try:
+            while self._file is not None and rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise FileError(
+                f"{tempfile.gettempdir()}: a table of more than {self._size >> 20:,} MiB cannot be "
+                f"kept here: {(error.strerror or str(error)).lower()}. Name another temporary "
+                "folder (TMPDIR)."
+            ) from None
+
+    def drop(self) -> None:
+        """Close the temporary file, where reading has failed."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def finish(self) -> None:
         """End adding; from here on there is reading."""
         if self._file is None:
             self._data = np.frombuffer(self._memory, dtype=np.uint8)
             return
-        self._file.flush()
         self._data = np.memmap(self._file, dtype=np.uint8, mode="r+", shape=(self._size,))
         self._file.close()  # the mapping holds the file
         self._file = None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from elman.data.delimited import Form
+from elman.data.delimited import Form, read_rows
 from elman.errors import FileError
 
 Kind = Literal["CSV", "TSV", "JSONL", "Parquet", "Arrow", "lines"]
@@ -32,6 +31,7 @@ _ARROW_STREAM = b"\xff\xff\xff\xff"
 _SEPARATORS = ("\t", ";", ",")
 _SAMPLED = 100  # records from which a separator is told
 _LONGEST_NAME = 40
+_MISSING = frozenset(("", "nan", "null", "none", "na", "n/a", "<na>"))
 # Words that head columns and hardly ever are a cell of the first row.
 _WORDS = (
     "text sentence sentences question review comment document body title content utterance label "
@@ -111,7 +111,7 @@ def text_kind(path: str | Path, head: str) -> Found:
         return Found("JSONL", None)
     if said == "TSV":
         return Found("TSV", Form(b"\t", False))
-    separator = _separator(head, sure=said is None)
+    separator = _separator(head, said)
     if said == "CSV":
         return Found("CSV", Form((separator or ",").encode(), True))
     if separator == "\t":
@@ -131,35 +131,35 @@ def _begins_with_object(head: str) -> bool:
         return False
 
 
-def _separator(head: str, sure: bool) -> str | None:
+def _separator(head: str, said: Kind | None) -> str | None:
     """Return the separator by which the first records have equally many cells, 2 or more.
 
     Args:
         head: the first lines.
-        sure: whether it must separate every record of two or more; else the first one's is taken.
+        said: "CSV" by the file's name: then TABs may stand in quotes too, one record is enough, and
+            where no separator is sure, the most frequent one of the first line is taken.
     """
     lines = [line for line in head.split("\n")[: 4 * _SAMPLED] if line.strip()]
     for mark in _SEPARATORS:
-        widths = _widths(lines, mark)
-        if widths and min(widths) == max(widths) > 1 and (len(widths) > 1 or not sure):
+        widths = _widths(lines, Form(mark.encode(), said == "CSV" or mark != "\t"))
+        if widths and min(widths) == max(widths) > 1 and (len(widths) > 1 or said == "CSV"):
             return mark
-    if sure:
+    if said != "CSV":
         return None
     counts = {mark: lines[0].count(mark) for mark in _SEPARATORS} if lines else {}
     best = max(counts, key=lambda mark: counts[mark], default=None)
     return best if best is not None and counts[best] else None
 
 
-def _widths(lines: Sequence[str], mark: str) -> list[int]:
+def _widths(lines: Sequence[str], form: Form) -> list[int]:
     """Return how many cells the first records have; the last, perhaps cut, is left out."""
     widths: list[int] = []
-    reader = csv.reader((f"{line}\n" for line in lines), delimiter=mark)
     try:
-        for row in reader:
-            widths.append(len(row))
+        for rows in read_rows((f"{line}\n" for line in lines), form, ""):
+            widths.extend(rows.counts.tolist())
             if len(widths) > _SAMPLED:
                 break
-    except csv.Error:  # a cell too long for csv, or a carriage return: the reading says more
+    except FileError:  # the reading will say more
         pass
     return widths[:-1] if len(widths) > 2 else widths
 
@@ -174,6 +174,11 @@ def is_number(cell: str) -> bool:
     except ValueError:
         return False
     return "_" not in cell
+
+
+def is_missing(cell: str) -> bool:
+    """Return whether a cell of numbers stands for a missing one."""
+    return cell.strip().casefold() in _MISSING
 
 
 def has_header(rows: Sequence[Sequence[str]]) -> bool:
@@ -197,7 +202,7 @@ def has_header(rows: Sequence[Sequence[str]]) -> bool:
     named = [cell for cell in first if cell]
     if len(named) < max(1, len(first) - 1) or len(set(named)) < len(named):
         return False
-    if any(is_number(cell) or len(cell) > _LONGEST_NAME for cell in named):
+    if any(is_number(c) or is_missing(c) or len(c) > _LONGEST_NAME for c in named):
         return False
     columns = [
         [row[i].strip() for row in below if i < len(row) and row[i].strip()]

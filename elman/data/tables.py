@@ -15,10 +15,16 @@ from elman.data import records
 from elman.data.columns import MEMORY_BYTES, Cells, TextColumn, block_of_rows
 from elman.data.delimited import Form, even, read_rows
 from elman.data.reading import open_bytes, read_chunks
-from elman.data.table_kinds import MOST_ROWS, binary_kind, has_header, is_number, text_kind
+from elman.data.table_kinds import (
+    MOST_ROWS,
+    binary_kind,
+    has_header,
+    is_missing,
+    is_number,
+    text_kind,
+)
 from elman.errors import FileError, InputError, nearest
 
-_MISSING = frozenset((b"", b"nan", b"null", b"none", b"na", b"n/a", b"<na>"))
 _LOOKED_AT = 10_000  # rows from which a column is judged
 _DISTINCT = 10_000
 _BUFFERED = 1 << 20
@@ -173,9 +179,9 @@ class Table:
         return result
 
     def _number(self, cell: bytes, row: int, name: str) -> float:
-        if cell.strip().lower() in _MISSING:
-            return float("nan")
         text = cell.decode()
+        if is_missing(text):
+            return float("nan")
         if is_number(text):
             value = float(text)
             if np.isinf(value):
@@ -284,12 +290,16 @@ def read_table(
         (('text', 'stars'), ['a fine film', 'a bore'], [4.0, nan])
     """
     reader = _Reader(where, header, Cells(memory_bytes))
-    for entry in _entries(source, where):
-        if isinstance(entry, Path):
-            reader.file(entry)
-        else:
-            reader.records(entry, f"{where}: the data", "rows in memory")
-    return reader.finish()
+    try:
+        for entry in _entries(source, where):
+            if isinstance(entry, Path):
+                reader.file(entry)
+            else:
+                reader.records(entry, f"{where}: the data", "rows in memory")
+        return reader.finish()
+    except BaseException:
+        reader.cells.drop()
+        raise
 
 
 def _entries(source: Any, where: str) -> list[Any]:
