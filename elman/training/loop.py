@@ -103,7 +103,7 @@ class Loop:
         self._validation_seconds: float | None = None  # with all that belongs to it
         self._recent: float | None = None
         self._lap = (self._row_time, 0)  # time and tokens, for the speed on the screen
-        self._lap_step = 0
+        self._lap_step, self._learning_since = 0, self._row_time
         self._metrics: MetricsFile | None = None
         self._steps = planned_steps(options, task.steps_per_epoch)
 
@@ -155,6 +155,7 @@ class Loop:
             Interrupted: a signal came; the run is saved.
         """
         self._metrics = MetricsFile(self.folder.metrics)
+        self._learning_since = time.monotonic()
         self.model.train()
         try:
             if self.position.step == 0:
@@ -408,7 +409,9 @@ class Loop:
         steps = self._steps
         if self.options.minutes is not None:
             done = self.position.step - self._lap_step
-            pace = (time.monotonic() - self._lap[0]) / max(done, 1)
+            # After the first step of a process, whose length alone is known, that is the pace.
+            since = self._lap[0] if done else self._learning_since
+            pace = (time.monotonic() - since) / max(done, 1)
             left = 60.0 * self.options.minutes - self.seconds()
             steps = self.position.step + round(max(left, 0.0) / max(pace, 1e-6))
             steps = steps if self._steps is None else min(steps, self._steps)

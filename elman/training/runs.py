@@ -179,13 +179,12 @@ def _learn(
     with StopSignals(apart) as signals, own_settings(seed, options.flush_denormal):
 
         def ready() -> Loop:
-            nonlocal began
-            began = _time_to_learn(setup, began)
             fabric = make_fabric(options.device, options.precision, processes.launch)
             fabric.setup_module(setup.task.model)
             processes.compute_on(fabric.device)
+            since = _time_to_learn(setup, began)
             return Loop(
-                setup.task, options, folder, setup.console, fabric, began, processes, signals
+                setup.task, options, folder, setup.console, fabric, since, processes, signals
             )
 
         loop = processes.together(ready)
