@@ -126,7 +126,7 @@ def peer(
                               torch.nn.Linear(hidden, 1))  # fmt: skip
     model = NARXNN(ylag=outputs, xlag=inputs, basis_function=Polynomial(degree=1),
                    model_type="NARMAX", batch_size=32, learning_rate=rate, epochs=epochs,
-                   loss_func="mse_loss", optimizer="Adam", net=net)  # fmt: skip
+                   loss_func="mse_loss", optim_params={}, optimizer="Adam", net=net)  # fmt: skip
     model.fit(X=x[:GAS_VALID], y=y[:GAS_VALID])
     reach = max(outputs, inputs)
 
