@@ -354,7 +354,7 @@ def _inputs(x, lengths):
 @pytest.mark.parametrize("pool", ["last", "mean", "max", "attention"])
 def test_padding_and_company_never_change_an_answer(pool):
     torch.manual_seed(0)
-    shape = Shape(3, 9, 4, "learned", 0, 5, 2, True, pool, 2, 0)
+    shape = Shape(3, 9, 4, "learned", 0, 5, 2, True, pool, True, 2, 0)
     model = ClassifyModel(shape, elman.cells.get("gru"), Dropout()).eval()
     rows = [torch.randint(1, 9, (n,)) for n in (1, 4, 7)]
     x = torch.zeros(3, 11, dtype=torch.int64)

@@ -485,3 +485,45 @@ def test_a_matrix_of_many_classes_is_drawn(tmp_path):
     table = np.random.default_rng(0).integers(0, 9, (60, 60))
     pictures.confusion([f"class $ {i}" for i in range(60)], table, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_large_data_are_divided_when_they_are_asked_for(data, monkeypatch):
+    small = build("classify", [data / "train.tsv"], SMALL)
+    monkeypatch.setattr("elman.tasks.classify.sequences._KEPT_TOKENS", 50)
+    task = build("classify", [data / "train.tsv"], SMALL)
+    assert not isinstance(task.train.sequences, list)
+    for one, other in zip(task.batch(3), small.batch(3), strict=True):
+        assert torch.equal(one, other)
+    assert task.validate() == small.validate()
+
+
+def test_naive_bayes_on_an_even_share_judges_the_others_by_its_counts(data, monkeypatch):
+    monkeypatch.setattr("elman.tasks.classify.baseline._MOST_TOKENS", 500)
+    task = build("classify", [data / "train.tsv"], SMALL)
+    rows = task.trained().against.rows
+    assert 0 < len(rows) < len(task.train.labels) / 2
+    chosen = task.batches.examples(0)
+    logs = task.batch(0)[-1].numpy()
+    plain = task.meaning.logs([task.train.sequences[i] for i in chosen])
+    counted = np.isin(chosen, rows)
+    assert counted.any()
+    np.testing.assert_array_equal(logs[~counted], plain[~counted])
+    alone = task.trained().against.alone[np.searchsorted(rows, chosen[counted])]
+    np.testing.assert_array_equal(logs[counted], alone)
+    assert not np.allclose(logs[counted], plain[counted])
+
+
+def test_a_text_of_a_hundred_thousand_tokens_is_learned_from(tmp_path):
+    rows = [("fine film " * 50_000, "a"), *((f"fine {i}", "a") for i in range(20))]
+    rows += [(f"bad {i}", "b") for i in range(20)]
+    options = {**SMALL, "hidden": 2, "members": 1, "valid_fraction": 0.2}
+    task = build("classify", [_tsv(tmp_path / "a.tsv", rows)], options)
+    lengths = [len(task.batches.examples(step)) for step in range(len(task.batches))]
+    assert 1 in lengths  # it is a batch of its own
+    step = int(np.argmin(lengths))
+    if task.batch(step)[1].shape[1] == 100_000:
+        loss = task.loss(task.batch(step), None)[0]
+        loss.backward()
+        assert torch.isfinite(loss.detach())
+    cut = build("classify", [tmp_path / "a.tsv"], {**options, "longest": 30})
+    assert int(cut.train.lengths.max()) <= 30

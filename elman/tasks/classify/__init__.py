@@ -240,6 +240,7 @@ def _model(
         layers=options.layers or 1,
         bidirectional=bool(options.bidirectional),
         pool=options.pool or "last",
+        skip=bool(options.skip),
         members=options.members or 1,
         ngrams=0 if counts is None else len(counts["features"]),
     )

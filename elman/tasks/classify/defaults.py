@@ -49,9 +49,9 @@ def choose(options: ClassifyOptions, facts: Facts) -> ClassifyOptions:
     if long and facts.examples < _FEW:
         own["hidden"] = 64
     own |= {"layers": 1, "bidirectional": True, "dropout_recurrent": 0.0, "smoothing": 0.0,
-            "ngrams": kind != "numbers", "min_count": 1}  # fmt: skip
+            "ngrams": kind != "numbers", "skip": kind != "numbers", "min_count": 1}  # fmt: skip
     if options.one_hot:
-        own |= {"pieces": 0, "embedding": None}
+        own |= {"pieces": 0, "embedding": None, "skip": False}
     chosen = {name: value for name, value in own.items() if getattr(options, name) is None}
     if options.dropout is not None:
         for name in ("words", "input", "output", "recurrent"):
@@ -82,10 +82,11 @@ def in_words(
     layers = f"{options.layers} layers" if (options.layers or 1) > 1 else "1 layer"
     members = options.members or 1
     many = f"; {members} such networks side by side" if members > 1 else ""
+    skip = " of outputs and vectors" if options.skip and options.pool != "last" else ""
     name = options.cell if isinstance(options.cell, str) else "own cell"
     lines = [
         f"model: {reads}; {name}, {layers} of {options.hidden} units, {both}, "
-        f"{options.pool} over time{many}; {weights:,} weights in all"
+        f"{options.pool} over time{skip}{many}; {weights:,} weights in all"
     ]
     if options.ngrams:
         lines.append(

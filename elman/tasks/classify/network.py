@@ -28,6 +28,7 @@ class Shape(NamedTuple):
         hidden, layers: of the recurrent layer.
         bidirectional: whether it runs from both ends.
         pool: how its outputs become one vector.
+        skip: whether the token vectors themselves stand beside the outputs that are pooled.
         members: networks over the same vectors, whose probabilities are averaged.
         ngrams: n-grams that naive Bayes has counted; 0 is no naive Bayes.
     """
@@ -41,6 +42,7 @@ class Shape(NamedTuple):
     layers: int
     bidirectional: bool
     pool: str
+    skip: bool
     members: int
     ngrams: int
 
@@ -136,8 +138,10 @@ class Member(nn.Module):
             dropout=dropout.output if shape.layers > 1 else 0.0,
             recurrent_dropout=dropout.recurrent,
         )
-        self.pool = Pool(shape.pool, self.layer.output_size)
-        self.output = nn.Linear(self.layer.output_size, shape.classes)
+        self.skip = shape.skip and shape.pool != "last"
+        size = self.layer.output_size + shape.width * self.skip
+        self.pool = Pool(shape.pool, size)
+        self.output = nn.Linear(size, shape.classes)
         nn.init.zeros_(self.output.bias)
         self.factor = nn.Parameter(torch.tensor(_FACTOR)) if shape.ngrams else None
 
@@ -151,6 +155,8 @@ class Member(nn.Module):
         outputs, states = self.layer(vectors, lengths=inputs.lengths)
         state = states[0] if isinstance(states, tuple) else states
         last = torch.cat(list(state[-self.layer.directions :]), dim=-1)
+        if self.skip:  # vectors behind the ends are zero, as outputs are
+            outputs = torch.cat([outputs, vectors], dim=-1)
         v = self.pool(outputs, last, inputs.lengths)
         logits = self.output(functional.dropout(v, drop.output, self.training))
         if self.factor is not None:
@@ -165,12 +171,12 @@ class ClassifyModel(nn.Module):
 
         x_t = E_{w_t} + \frac{1}{|G_{w_t}|} \sum_{g \in G_{w_t}} S_g, \qquad
         h_{1:T} = layer(x_{1:T}), \qquad
-        p_m = \mathrm{softmax}(A\, pool(h_{1:T}) + b + \beta z), \qquad
+        p_m = \mathrm{softmax}(A\, pool([h_t; x_t]_{1:T}) + b + \beta z), \qquad
         p = \frac1M \sum_m p_m
 
-    with G the pieces of a word, where there are any, and z the log probabilities of naive Bayes on
-    n-grams, where they are used. In training z is of counts without the very text, so that β is
-    learned as it is needed for texts that were not seen.
+    with G the pieces of a word, where there are any, x in the pool where it is asked for, and z the
+    log probabilities of naive Bayes on n-grams, where they are used. In training z is of counts
+    without the very text, so that β is learned as it is needed for texts that were not seen.
 
     Args:
         shape: sizes.
@@ -179,8 +185,9 @@ class ClassifyModel(nn.Module):
         counts: tensors of naive Bayes, kept beside the weights and not learned; None where they
             are not used or are to be filled in.
 
-    Source: pieces of words Bojanowski et al. 2017, "Enriching word vectors with subword
-    information".
+    Source: vectors beside the outputs, and their maximum, Lai et al. 2015, "Recurrent convolutional
+    neural networks for text classification" (without its layer between); pieces of words
+    Bojanowski et al. 2017, "Enriching word vectors with subword information".
     """
 
     def __init__(

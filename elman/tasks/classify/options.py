@@ -44,6 +44,8 @@ class ClassifyOptions(TaskOptions):
         bidirectional: read from both ends.
         pool: what the label is told from: the "last" state, the "mean" or "max" over time, or their
             mean weighted by "attention".
+        skip: pool the token vectors too, beside what the recurrent layer makes of them; not with
+            "last".
         members: networks that read the same vectors side by side; their probabilities are averaged.
         dropout: sets the four below where they are not named.
         dropout_words: of whole tokens.
@@ -80,6 +82,7 @@ class ClassifyOptions(TaskOptions):
     layers: Count | None = None
     bidirectional: bool | None = None
     pool: Literal["last", "mean", "max", "attention"] | None = None
+    skip: bool | None = None
     members: Count | None = None
     dropout: Rate | None = None
     dropout_words: Rate | None = None
