@@ -58,7 +58,7 @@ def build(
         model = _model(len(corpus.lexicon), options, cell)
     pieces = cut(corpus.train, options.window or 1)
     steps = len(batches(pieces, options, len(corpus.lexicon), seed))
-    recommended = training(steps, budget or Budget())
+    recommended = training(steps, len(corpus.lexicon) - OFFSET, budget or Budget())
     return NextItem(corpus, options, cell, model, pieces, recommended=recommended, seed=seed)
 
 
