@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from elman.errors import FileError
+from elman.plots.residuals import residuals
 from elman.plots.style import BLUE, VERMILLION, plain, save, shown
 from elman.training.folder import RunFolder
 
@@ -78,9 +78,7 @@ def of_run(folder: str | Path) -> list[Path]:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise FileError(f"{run.keepsake}: damaged: it holds no forecasts.") from None
     drawn = [place / "forecast.png"]
-    if np.isfinite(errors).sum() >= 20 and find_spec("elman.plots.residuals"):
-        from elman.plots.residuals import residuals
-
+    if np.isfinite(errors).sum() >= 20:
         residuals(errors, inputs, place / "residuals.png", title="errors one step ahead")
         drawn.append(place / "residuals.png")
     return drawn
