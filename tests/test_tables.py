@@ -199,6 +199,7 @@ def test_files_are_joined(tmp_path):
         (["GasRate(ft3/min),CO2%", "-0.1,53.8"], True),
         (["Label,Sentence", "a,b"], True),
         (["kind,words"] + ["u,a b", "v,c d e"] * 3, True),
+        (["kind,tone"] + ["u,low", "v,high"] * 4, True),
         (["greek,latin"] + ["alpha beta,a b", "gamma delta,c d"] * 3, True),
         (["Go.,Va !", "Hi.,Salut !", "Run!,Cours !", "Wow!,Ça alors !", "Help!,À l'aide !"], False),
         (["walk,walked", "go,went", "see,saw", "run,ran", "eat,ate"], False),
@@ -304,6 +305,11 @@ def test_both_ways_of_parsing_agree(rows):
     np.testing.assert_array_equal(fast[0].counts, slow[0].counts)
     for row in range(len(fast[0].counts)):
         assert fast[0].line(row) == slow[0].line(row)
+
+
+def test_a_single_quote_at_the_end_of_what_was_held_back():
+    found = read_rows(['1,"aaaaaaaaaaaaaaaaaaaa\n', 'b"\n2,5" x\n'], Form(b",", True), "x")
+    assert [rows.cells(9) for rows in found] == [[["1", f"{'a' * 20}\nb"], ["2", '5" x']]]
 
 
 def test_the_fast_way_is_taken():
