@@ -70,7 +70,7 @@ def _of_texts(data: Divided, options: ClassifyOptions, budget: Budget, seed: int
     train = Part(sequences, labels, lengths)
     valid = _valid_part(data, meaning)
     facts = defaults.Facts(reading.level, len(labels), len(data.classes), int(lengths.sum()))
-    options = defaults.choose(options.model_copy(update=_resolved(reading)), facts)
+    options = defaults.choose(options.model_copy(update=_resolved(reading)), facts, budget)
     lexicon = Lexicon.count(sequences, min_count=options.min_count or 1, most=_MOST_WORDS)
     if not lexicon.to_json():
         raise InputError("train classify: no token comes as often as min_count; make it less.")
@@ -103,7 +103,7 @@ def _of_numbers(data: Divided, options: ClassifyOptions, budget: Budget, seed: i
     sequences, lengths = read_as(data.train.data, meaning.sequence)
     train, valid = Part(sequences, labels, lengths), _valid_part(data, meaning)
     facts = defaults.Facts("numbers", len(labels), len(data.classes), int(lengths.sum()))
-    options = defaults.choose(options, facts)
+    options = defaults.choose(options, facts, budget)
     against = logistic.tune(sequences, labels, valid.sequences, valid.labels, len(data.classes))
     return _task(
         data, train, valid, meaning, options, facts, against, list(data.lines), budget, seed, None
@@ -198,7 +198,7 @@ def _task(
         recommended={},
         seed=seed,
     )
-    task.recommended.update(defaults.training(facts, task.steps_per_epoch, budget))
+    task.recommended.update(defaults.training(facts, budget))
     lines += defaults.in_words(options, facts, model, task.steps_per_epoch)
     return task
 

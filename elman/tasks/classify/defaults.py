@@ -14,7 +14,11 @@ LEARNING: dict[str, Any] = {
 }  # fmt: skip
 
 _LONG = 15.0  # tokens of a text, on average, of which some can be dropped without harm
-_FEW = 50_000  # examples; of fewer long texts a large network only learns by heart
+_EPOCHS = {"short": 8.0, "long": 4.0, "char": 12.0, "numbers": 40.0}
+_SPEED = 2.5e10  # floating-point operations a second of one thread, of a whole step of training
+_SHARE = 0.6  # of the minutes that members may be expected to take
+_MEMBERS = 5  # at most; more give little
+_MINUTES = 5.0  # if no budget is given
 
 
 class Facts(NamedTuple):
@@ -32,39 +36,60 @@ class Facts(NamedTuple):
     classes: int
     steps: int
 
+    @property
+    def length(self) -> str:
+        """What the number of passes goes by."""
+        if self.kind != "word":
+            return self.kind
+        return "long" if self.steps >= _LONG * self.examples else "short"
 
-def choose(options: ClassifyOptions, facts: Facts) -> ClassifyOptions:
-    """Return the options with everything chosen."""
+
+def choose(options: ClassifyOptions, facts: Facts, budget: Budget) -> ClassifyOptions:
+    """Return the options with everything chosen.
+
+    Word dropout, passes and pieces were tried on validation parts of questions, snippets of
+    reviews and names. Members are as many, up to five, as are expected to learn in the time given.
+    """
     kind = facts.kind
-    long = facts.steps >= _LONG * facts.examples
     own: dict[str, Any] = {
-        "word": {"embedding": 100, "pieces": 10_000, "hidden": 128, "pool": "max", "members": 3,
-                 "dropout_words": 0.2 if long else 0.0, "dropout_input": 0.5,
+        "word": {"embedding": 100, "pieces": 10_000, "hidden": 128, "pool": "max",
+                 "dropout_words": 0.2 if facts.length == "long" else 0.0, "dropout_input": 0.5,
                  "dropout_output": 0.5, "batch": 50},
-        "char": {"embedding": 48, "pieces": 0, "hidden": 128, "pool": "max", "members": 3,
+        "char": {"embedding": 48, "pieces": 0, "hidden": 128, "pool": "max",
                  "dropout_words": 0.0, "dropout_input": 0.2, "dropout_output": 0.3, "batch": 50},
         "numbers": {"embedding": 1, "pieces": 0, "hidden": 64, "pool": "mean", "members": 1,
                     "dropout_words": 0.0, "dropout_input": 0.0, "dropout_output": 0.2, "batch": 32},
     }[kind]  # fmt: skip
-    if long and facts.examples < _FEW:
-        own["hidden"] = 64
     own |= {"layers": 1, "bidirectional": True, "dropout_recurrent": 0.0, "smoothing": 0.0,
             "ngrams": kind != "numbers", "skip": kind != "numbers", "min_count": 1}  # fmt: skip
     if options.one_hot:
         own |= {"pieces": 0, "embedding": None, "skip": False}
-    chosen = {name: value for name, value in own.items() if getattr(options, name) is None}
     if options.dropout is not None:
-        for name in ("words", "input", "output", "recurrent"):
-            if getattr(options, f"dropout_{name}") is None:
-                chosen[f"dropout_{name}"] = options.dropout
-    return options.model_copy(update=chosen)
+        own |= {f"dropout_{n}": options.dropout for n in ("words", "input", "output", "recurrent")}
+    chosen = {name: value for name, value in own.items() if getattr(options, name) is None}
+    found = options.model_copy(update=chosen)
+    if found.members is None:
+        found = found.model_copy(update={"members": _members(found, facts, budget)})
+    return found
 
 
-def training(facts: Facts, steps_per_epoch: int, budget: Budget) -> dict[str, Any]:
+def _members(options: ClassifyOptions, facts: Facts, budget: Budget) -> int:
+    """As many networks as are expected to learn within most of the time."""
+    if budget.steps is not None or budget.epochs is not None:
+        return 3
+    hidden, width = options.hidden or 1, options.embedding or options.hidden or 1
+    weights = 4 * hidden * (width + hidden) * (2 if options.bidirectional else 1)
+    weights *= options.layers or 1
+    seconds = 6 * weights * facts.steps * _EPOCHS[facts.length] / _SPEED
+    affordable = _SHARE * 60 * (budget.minutes or _MINUTES) / max(seconds, 1e-9)
+    return int(min(max(affordable, 1), _MEMBERS))
+
+
+def training(facts: Facts, budget: Budget) -> dict[str, Any]:
     """Return recommended options of training."""
     found = dict(LEARNING)
     if budget.steps is None and budget.epochs is None:
-        found["epochs"] = {"word": 5.0, "char": 12.0, "numbers": 40.0}[facts.kind]
+        found["epochs"] = _EPOCHS[facts.length]
     return found
 
 
