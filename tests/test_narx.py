@@ -14,7 +14,7 @@ from elman.tasks.forecast import delay_network, narx
 from elman.tasks.forecast.base import Sizes, Window
 from elman.tasks.forecast.delay_network import Delays, read_delays
 from elman.tasks.forecast.free_run import inputs_of
-from elman.tasks.forecast.identify import fit_arx
+from elman.tasks.forecast.identify import Arx, fit_arx
 from elman.tasks.forecast.identify_open import OpenLoop, levenberg_marquardt
 from elman.tasks.forecast.lags import Order
 from elman.tasks.forecast.narx import Narx
@@ -177,6 +177,20 @@ def test_inputs_without_any_are_one_of_zeros():
     window = _window(network, 0, 0, steps=3)
     assert inputs_of(window).shape == (3, network.lags + 2 + 3, 1)
     assert not inputs_of(window).any()
+
+
+def test_a_free_run_that_leaves_all_bounds_has_a_finite_error():
+    network = _network(Order(2, 1), 1).eval()
+    with torch.no_grad():
+        network.weight("A_1").fill_(-30.0)
+        window = _window(network, 1, 0, steps=300)
+        told = network(window)
+        assert told.isfinite().all()
+        assert told.abs().max() == 1e6
+        assert network.train()(window).isfinite().logical_not().any()  # training is not deceived
+    arx = fit_arx([_duffing(50, noise=0.1)], Order(1, 1))
+    wild = Arx(arx.order, torch.tensor([-30.0, 0.0, 1.0], dtype=torch.float64))
+    assert wild.tell(window).isfinite().all()
 
 
 # -- how it begins -----------------------------------------------------------------------------

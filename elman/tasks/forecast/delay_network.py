@@ -102,15 +102,17 @@ class DelayForecaster(RecurrentForecaster):
             anchor=anchor,
         )
         inputs = 1 + sizes.past + sizes.future
-        self.layer = Delays(inputs, hidden, delays, dropout)
+        self.delays = tuple(delays)
+        # in the place of the one recurrent layer
+        self.add_module("layer", Delays(inputs, hidden, delays, dropout))
 
     def describe(self) -> str:
         """Say what it is made of."""
-        net = self.layer
-        delays = ", ".join(f"0 to {k}" for k in net.delays)
+        delays = ", ".join(f"0 to {k}" for k in self.delays)
         parts = [
-            f"{len(net.delays)} layer(s) of {net.hidden_size} units with delays {delays}, "
-            f"{net.reach} steps in all, and a dense head for all {self.horizon} steps ahead at once"
+            f"{len(self.delays)} layer(s) of {self.layer.hidden_size} units with delays {delays}, "
+            f"{1 + sum(self.delays)} steps in all, and a dense head for all {self.horizon} steps "
+            "ahead at once"
         ]
         if self.features is not None:
             parts.append(

@@ -47,6 +47,14 @@ def state_before(layer: Recurrent, window: Window, inputs: Tensor) -> tuple[Tens
     return tuple(part.contiguous() for part in state)
 
 
+FARTHEST = 1e6  # deviations from the mean at which a free run that leaves all bounds is stopped
+
+
+def bounded(told: Tensor) -> Tensor:
+    """Return values within ±10⁶ deviations, for a run that grows without end has no other error."""
+    return told.nan_to_num(FARTHEST, FARTHEST, -FARTHEST).clamp(-FARTHEST, FARTHEST)
+
+
 def closed_loop(layer: Recurrent, window: Window) -> Tensor:
     r"""Return the steps behind the origin with every output fed back (parallel), (batch, H).
 

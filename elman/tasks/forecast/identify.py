@@ -12,7 +12,7 @@ from torch import Tensor
 
 from elman.errors import FileError, InputError
 from elman.tasks.forecast.base import Window
-from elman.tasks.forecast.free_run import inputs_of
+from elman.tasks.forecast.free_run import bounded, inputs_of
 from elman.tasks.forecast.lags import Order, table
 from elman.tasks.forecast.series import Series
 
@@ -62,7 +62,7 @@ class Arx:
         for t in range(told):
             past = y[:, t : t + order.outputs]
             y[:, t + order.outputs] = past @ back + driven[:, t]
-        return y[:, order.outputs :]
+        return bounded(y[:, order.outputs :])
 
     def to_file(self) -> tuple[dict[str, Any], Tensor]:
         """Return plain values and the weights."""

@@ -157,7 +157,7 @@ def choose(series: Sequence[Series], *, season: int = 1) -> Choice:
     names = [("y", k) for k in range(1, largest.outputs + 1)]
     names += [("u", k) for k in range(largest.inputs) for _ in range(inputs)]
     # everything about least squares on any of the columns is in this triangle
-    r = np.linalg.qr(np.column_stack([read, np.ones(rows), told]), mode="r")
+    r = np.asarray(np.linalg.qr(np.column_stack([read, np.ones(rows), told]), mode="r"))
     best: Choice | None = None
     tried = 0
     for order in _orders(largest, inputs):

@@ -14,7 +14,7 @@ from elman.layers import Recurrent
 from elman.tasks.base import Budget
 from elman.tasks.forecast import lags
 from elman.tasks.forecast.base import Forecaster, Sizes, Window
-from elman.tasks.forecast.free_run import closed_loop
+from elman.tasks.forecast.free_run import bounded, closed_loop
 from elman.tasks.forecast.identify_open import fit_open
 from elman.tasks.forecast.lags import Order
 from elman.tasks.forecast.options import ForecastOptions
@@ -201,8 +201,12 @@ class Narx(Forecaster):
         return torch.cat(delays, 1)[seen].double(), windows.target[seen, 0].double()
 
     def forward(self, window: Window) -> Tensor:
-        """Return (batch, H, outputs) in free run; of H = 1 it is one step ahead."""
+        """Return (batch, H, outputs) in free run; of H = 1 it is one step ahead.
+
+        Where nothing is learned, a run that leaves all bounds is told as ±10⁶ deviations.
+        """
         told = closed_loop(self.layer, window)[..., None]
+        told = told if self.training else bounded(told)
         if not hasattr(self, "spread"):
             return told
         at = torch.arange(told.shape[1], device=told.device).clamp(max=len(self.spread) - 1)
