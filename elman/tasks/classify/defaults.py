@@ -14,7 +14,7 @@ LEARNING: dict[str, Any] = {
 }  # fmt: skip
 
 _LONG = 15.0  # tokens of a text, on average, of which some can be dropped without harm
-_EPOCHS = {"short": 8.0, "long": 4.0, "char": 12.0, "numbers": 40.0}
+_EPOCHS = {"short": 5.0, "long": 4.0, "char": 12.0, "numbers": 40.0}
 _SPEED = 2.5e10  # floating-point operations a second of one thread, of a whole step of training
 _SHARE = 0.6  # of the minutes that members may be expected to take
 _MEMBERS = 5  # at most; more give little
@@ -61,9 +61,9 @@ def choose(options: ClassifyOptions, facts: Facts, budget: Budget) -> ClassifyOp
                     "dropout_words": 0.0, "dropout_input": 0.0, "dropout_output": 0.2, "batch": 32},
     }[kind]  # fmt: skip
     own |= {"layers": 1, "bidirectional": True, "dropout_recurrent": 0.0, "smoothing": 0.0,
-            "ngrams": kind != "numbers", "skip": kind != "numbers", "min_count": 1}  # fmt: skip
+            "ngrams": kind != "numbers", "skip": False, "min_count": 1}  # fmt: skip
     if options.one_hot:
-        own |= {"pieces": 0, "embedding": None, "skip": False}
+        own |= {"pieces": 0, "embedding": None}
     if options.dropout is not None:
         own |= {f"dropout_{n}": options.dropout for n in ("words", "input", "output", "recurrent")}
     chosen = {name: value for name, value in own.items() if getattr(options, name) is None}
