@@ -121,7 +121,7 @@ class Group:
     def finish(self) -> list[int | None]:
         """Wait for all and return their exit codes."""
         for process in self.processes:
-            process.join(60)
+            process.join(150)
         return [process.exitcode for process in self.processes]
 
     def said(self, rank: int) -> str:
