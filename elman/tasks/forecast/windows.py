@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -70,8 +71,9 @@ class Windows:
     def keep(self, most: int) -> None:
         """Keep at most so many windows of each series, evenly spread."""
         kept = []
-        for i in range(len(self.names)):
-            mine = np.flatnonzero(self.number == i)
+        bounds = np.searchsorted(self.number, np.arange(len(self.names) + 1))
+        for first, end in pairwise(bounds.tolist()):
+            mine = np.arange(first, end)
             if len(mine) > most:
                 mine = mine[np.unique(np.linspace(0, len(mine) - 1, most).round().astype(int))]
             kept.append(mine)
