@@ -117,8 +117,11 @@ def test_delays_never_cross_from_one_series_into_the_next():
 
 def test_past_and_future_covariates_are_both_inputs():
     y, u = np.arange(6.0), np.arange(6.0) + 10
-    read, _ = table([_series(y, u, past=True)], Order(1, 1, 0))
-    assert read[0].tolist() == [0, 11]
+    read, _ = table([_series(y, u)], Order(1, 2, 0))
+    assert read[0].tolist() == [0, 11, 10]
+    # what is known up to the origin only is not known yet at delay 0
+    read, _ = table([_series(y, u, past=True)], Order(1, 2, 0))
+    assert read[0].tolist() == [0, 10, 10]
 
 
 @pytest.mark.parametrize(
@@ -161,6 +164,16 @@ def test_a_constant_series_has_an_order():
 def test_a_few_rows_bound_the_order():
     y, u = _arx([1.2, -0.5], [0.8], 0, rows=60)
     assert choose([_series(y, u)]).order.count(1) <= 6
+
+
+def test_arx_does_not_count_on_an_input_that_is_not_known_yet():
+    y, u = _arx([0.5], [1.0], 0, rows=400, noise=0.05)
+    known, late = _series(y, u), _series(y, u, past=True)
+    assert choose([known]).order.dead == 0
+    order = Order(1, 1, 0)
+    assert fit_arx([known], order).weights[1] > 0.9
+    # y at t-1 and u at t-1 tell nothing of u at t, which is white
+    assert abs(fit_arx([late], order).weights[1]) < 0.15
 
 
 # -- the linear model --------------------------------------------------------------------------

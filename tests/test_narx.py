@@ -336,7 +336,7 @@ def test_without_inputs_one_step_is_trained_open():
     found = narx.settle(options, _data(series), Budget())
     assert found["training"] == "open"
     longer = narx.settle(ForecastOptions(model="narx", horizon=6), _data(series), Budget())
-    assert longer["training"] == "closed"
+    assert (longer["training"], longer["window"]) == ("closed", 6)
 
 
 @pytest.mark.parametrize(

@@ -92,14 +92,16 @@ def table(series: Sequence[Series], order: Order) -> tuple[np.ndarray, np.ndarra
 
     Returns:
         (rows, values) with the delays of y first, then those of each input, delay by delay; and
-        (rows,). Rows with a missing value are left out.
+        (rows,). Rows with a missing value are left out. An input that is known up to the origin
+        only has its value of delay 1 at delay 0 too, as one step ahead is told.
     """
     read, told = [], []
     for one in series:
-        u = np.concatenate([one.past, one.future], 1)
         steps = np.arange(order.reach, len(one))
         delays = [one.y[steps - k, None] for k in range(1, order.outputs + 1)]
-        delays += [u[steps - k] for k in range(order.dead, order.dead + order.inputs)]
+        for k in range(order.dead, order.dead + order.inputs):
+            # what is known up to the origin only is not known yet at delay 0
+            delays += [one.past[steps - max(k, 1)], one.future[steps - k]]
         rows = np.concatenate([*delays, one.y[steps, None]], 1)
         rows = rows[np.isfinite(rows).all(1)]
         read.append(rows[:, :-1])

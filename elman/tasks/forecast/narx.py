@@ -278,12 +278,14 @@ def settle(options: ForecastOptions, data: Data, budget: Budget) -> dict[str, An
             f"is {horizon}; with output {options.output} train it closed."
         )
     many = rows >= _MANY
+    # what nothing known ahead drives is not told beyond the horizon
+    driven = data.train[0].future.shape[1] and not data.train[0].past.shape[1]
     chosen = {
         "lags": str(order),
         "hidden": options.hidden or (16 if many else 4 if training == "open" else 8),
         "linear": linear,
         "training": training,
-        "window": options.window or min(_LONG, max(rows // _PART, 1)),
+        "window": options.window or (min(_LONG, max(rows // _PART, 1)) if driven else horizon),
     }
     if options.windows is None:
         chosen["windows"] = (1024 if training == "open" else 64) if many else 256
