@@ -59,8 +59,9 @@ def build(
         model = _model(options, cell, corpus.labels, vocabulary, features)
     if isinstance(model.reader, FrameReader):
         model.reader.fit(corpus.train.items)
-    recommended = defaults.learning(corpus, options, budget)
-    return Tagging(corpus, options, model, vocabulary, recommended=recommended, seed=seed)
+    task = Tagging(corpus, options, model, vocabulary, recommended={}, seed=seed)
+    task.recommended = defaults.learning(corpus, budget, task.steps_per_epoch)
+    return task
 
 
 def _cell(options: TagOptions) -> tuple[Cell, str | dict[str, Any], dict[str, Any]]:

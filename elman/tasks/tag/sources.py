@@ -84,6 +84,9 @@ class ColumnSource(Source):
             chunks, name, expected=expected if not labelled else None
         )
         layout = self.layout
+        if expected is not None and layout.kind == "columns" and layout.width == 1:
+            # Words alone: their tags are set apart from them as in the training file.
+            self.layout = layout = Layout("columns", expected.tab, 1)
         same = known is None or layout.kind == known["kind"]
         if layout.kind == "plain":
             if expected is not None:
