@@ -52,45 +52,56 @@ def build(
     if not isinstance(options, ForecastOptions):
         options = parse_options(ForecastOptions, options or {}, "forecast")
     files = [files] if isinstance(files, str | Path) else list(files)
-    read_levels(options.levels)
-    kind = "recurrent" if options.model == "auto" else options.model
-    options = options.model_copy(update={"model": kind, "horizon": options.horizon or 1})
-    corpus = read_corpus(files, options)
-    options = options.model_copy(
-        update={
-            **corpus.loaded.columns.options(),
-            "season": corpus.meaning.season,
-            "scaling": corpus.meaning.scale.kind,
-        }
-    )
-    source = module(kind)
-    settled = source.settle(options, corpus.data, budget or Budget())
-    options = ForecastOptions.model_validate({**options.model_dump(), **settled})
-    sizes = _sizes(options)
+    corpus, options = _settled(files, options, budget or Budget())
+    sizes, horizon = _sizes(options), options.horizon or 1
     simple, path = _ridges(corpus, options, sizes)
     options = options.model_copy(update={"anchor": path.features.anchor})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _network(options, sizes)
-    forecaster, horizon = network.forecaster, options.horizon or 1
-    windows = corpus.train_windows(forecaster.lags, forecaster.training_steps(horizon))
-    forecaster.take_linear(path)
-    forecaster.take_spread(network.output.begin(path.deviation))
-    if type(forecaster).begin is not Forecaster.begin:
-        first = corpus.train_windows(forecaster.lags, forecaster.beginning_steps(horizon))
-        step = max(1, len(first) * (forecaster.lags + first.horizon) // _MOST_BEGUN_WITH)
-        forecaster.begin(to(first.window(slice(None, None, step)), network.like))
+    forecaster = network.forecaster
+    step = _step(options, corpus, sizes) if forecaster.any_length else None
+    _begin(network, corpus, horizon, path, step)
+    windows = len(corpus.train_windows(forecaster.lags, forecaster.training_steps(horizon)))
     if options.windows is None:
-        options = options.model_copy(update={"windows": 32 if len(windows) < 4000 else 64})
+        options = options.model_copy(update={"windows": 32 if windows < 4000 else 64})
     own = _arx(options, corpus, sizes)
-    step = _step(options, corpus, sizes) if forecaster.any_length and horizon > 1 else None
-    if step is not None:
-        forecaster.take_step(step)
-    baselines = Baselines(simple, corpus.meaning.season, own, step)
+    baselines = Baselines(simple, corpus.meaning.season, own, step if horizon > 1 else None)
     recommended = forecaster.recommended()
     if budget is None or (budget.steps is None and budget.epochs is None):
-        recommended.setdefault("epochs", _epochs(options, len(windows)))
+        recommended.setdefault("epochs", _epochs(options, windows))
     return Forecasting(corpus, options, network, baselines, recommended=recommended, seed=seed)
+
+
+def _settled(
+    files: Sequence[str | Path], options: ForecastOptions, budget: Budget
+) -> tuple[Corpus, ForecastOptions]:
+    """Read the series, and choose what was left open but for what needs a fit."""
+    read_levels(options.levels)
+    kind = "recurrent" if options.model == "auto" else options.model
+    options = options.model_copy(update={"model": kind, "horizon": options.horizon or 1})
+    corpus = read_corpus(files, options)
+    found = {
+        **corpus.loaded.columns.options(),
+        "season": corpus.meaning.season,
+        "scaling": corpus.meaning.scale.kind,
+    }
+    options = options.model_copy(update=found)
+    settled = module(kind).settle(options, corpus.data, budget)
+    return corpus, ForecastOptions.model_validate({**options.model_dump(), **settled})
+
+
+def _begin(network: Network, corpus: Corpus, horizon: int, path: Ridge, step: Ridge | None) -> None:
+    """Give a new network what is fitted to the data before training."""
+    forecaster = network.forecaster
+    forecaster.take_linear(path)
+    forecaster.take_spread(network.output.begin(path.deviation))
+    if step is not None:
+        forecaster.take_step(step)
+    if type(forecaster).begin is not Forecaster.begin:
+        first = corpus.train_windows(forecaster.lags, forecaster.beginning_steps(horizon))
+        every = max(1, len(first) * (forecaster.lags + first.horizon) // _MOST_BEGUN_WITH)
+        forecaster.begin(to(first.window(slice(None, None, every)), network.like))
 
 
 def _step(options: ForecastOptions, corpus: Corpus, sizes: Sizes) -> Ridge:

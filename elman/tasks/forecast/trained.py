@@ -53,12 +53,12 @@ class TrainedForecast:
         tail: the ends of the series of training, after which new data may come.
 
     Example:
-        >>> import math, tempfile
+        >>> import math, pathlib, tempfile
         >>> from elman.tasks import build
         >>> rows = "".join(f"{t},{math.sin(t / 4):.4f}\\n" for t in range(200))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     file = f"{folder}/a.csv"
-        ...     _ = open(file, "w").write("ds,y\\n" + rows)
+        ...     file = pathlib.Path(folder, "a.csv")
+        ...     _ = file.write_text("ds,y\\n" + rows)
         ...     model = build("forecast", [file], {"horizon": 3, "hidden": 4}).trained()
         ...     told = model.predict(file)
         >>> [row["ds"] for row in told]
@@ -311,23 +311,20 @@ class TrainedForecast:
             FileError: data that cannot be read.
             InputError: unknown series, or nothing that could be scored.
         """
-        parts = []
-        for one in map(trimmed, self.read(files, None, "evaluate")):
-            first, joined, begin = one.first, one, 0
-            if context is None:
-                joined, begin = self.with_tail(one)
-            parts.append((joined, begin, first))
-        if context is not None:
-            parts = self._after(context, [p[0] for p in parts], named(files))
+        given = [trimmed(one) for one in self.read(files, None, "evaluate")]
+        if context is None:
+            parts = [self.with_tail(one) for one in given]
+        else:
+            parts = self._after(context, given, named(files))
         if start is not None:
             step = self.step_of(start, "evaluate: from")
-            parts = [(s, max(b, step - s.first), f) for s, b, f in parts]
+            parts = [(s, max(b, step - s.first)) for s, b in parts]
         return evaluate(
             self.network,
             self.baselines,
             self.meaning,
-            [s for s, _, _ in parts],
-            [b for _, b, _ in parts],
+            [s for s, _ in parts],
+            [b for _, b in parts],
             context=self.context,
             stride=stride,
             origins=origins,
@@ -335,7 +332,7 @@ class TrainedForecast:
 
     def _after(
         self, context: Any, series: Sequence[Series], where: str
-    ) -> list[tuple[Series, int, int]]:
+    ) -> list[tuple[Series, int]]:
         before = {s.name: s for s in map(trimmed, self.read(context, None, "context"))}
         found = []
         for one in series:
@@ -348,7 +345,7 @@ class TrainedForecast:
                         f"{one.name!r}; is the order of the files right, and is there a time "
                         "column?"
                     )
-            found.append((joined, begin, one.first))
+            found.append((joined, begin))
         return found
 
     @staticmethod
