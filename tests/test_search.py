@@ -138,6 +138,25 @@ def test_the_beam_that_is_left_is_ranked_among_all_at_each_step():
     assert found[1].log_probability < found[2].log_probability
 
 
+def test_a_longer_sequence_may_win_by_its_length():
+    """An end that is likely at once, or five sure steps: greedy takes the end, a beam the steps."""
+    stay = [torch.tensor([0.0, 0.52, 0.48]), torch.tensor([0.0, 0.02, 0.98])]
+    told = {0: stay[0], 5: torch.tensor([0.0, 0.98, 0.02])}
+
+    def step(last, state):
+        row = told.get(int(state[0]), stay[1]).log()
+        return row.expand(len(last), 3), state + 1
+
+    found = {
+        (width, alpha): beam_search(
+            step, torch.zeros(1), start=torch.tensor([2]), end=END, width=width, most=8,
+            length_penalty=alpha,
+        )[0][0].tokens
+        for width, alpha in ((1, 2.0), (2, 2.0), (2, 0.0))
+    }  # fmt: skip
+    assert found == {(1, 2.0): [], (2, 2.0): [2] * 5, (2, 0.0): []}
+
+
 def test_what_never_ends_is_cut_and_says_so():
     table = torch.tensor([0.2, 0.0, 0.5, 0.3]).log().expand(4, 4)
     found = beam_search(

@@ -151,6 +151,15 @@ def test_attention_looks_at_the_digit_that_is_told(run):
     np.testing.assert_allclose(found.weights.sum(1), 1, rtol=1e-5)
 
 
+def test_the_vectors_of_the_source_can_be_asked_for(run, call):
+    names, vectors = load(run.run).vectors()
+    assert sorted(names) == list("0123456789")
+    assert vectors.shape == (10, 24)
+    code, out, _ = call("neighbours", run.run, "7")
+    assert code == 0
+    assert out.startswith("7")
+
+
 def test_an_unknown_target_becomes_the_source_looked_at(tmp_path):
     names = [f"{chr(97 + i // 26)}{chr(97 + i % 26)}{'xyz'[i % 3]}" for i in range(300)]
     lines = [f"call {name} now\tappelle {name} maintenant\n" for name in names]

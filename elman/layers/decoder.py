@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from elman.errors import InputError, SizeError
 from elman.layers.attention import Attention
+from elman.layers.base import RecurrentLayer
 from elman.layers.checks import check_lengths
 from elman.layers.dropins import GRU, LSTM, RNN
 from elman.layers.readout import token_loss
@@ -40,7 +41,7 @@ class Decoded(NamedTuple):
     weights: Tensor | None
 
 
-def recurrent(cell: str, input_size: int, hidden: int, **options: Any) -> nn.Module:
+def recurrent(cell: str, input_size: int, hidden: int, **options: Any) -> RecurrentLayer:
     """Return a batch-first recurrent layer: the drop-in of that name, or `elman.Recurrent`."""
     if cell in DROP_INS:
         return DROP_INS[cell](input_size, hidden, batch_first=True, **options)
@@ -113,11 +114,12 @@ class Decoder(nn.Module):
         if attention is not None and not memory:
             raise InputError("Decoder: attention needs the size of the keys (memory).")
         self.vectors = nn.Embedding(tokens, width, padding_idx=0)
-        self.layer = recurrent(
+        layer = recurrent(
             cell, width + condition, hidden, num_layers=layers, dropout=dropout if layers > 1 else 0
         )
+        self.layer = layer
         self.hidden, self.layers, self.condition, self.summary = hidden, layers, condition, summary
-        graph = self.layer.cell.graph
+        graph = layer.cell.graph
         if any(s.dims != graph.states[0].dims for s in graph.states):
             raise InputError(f"Decoder: the states of {cell} differ in size; take another cell.")
         self.states = len(graph.states)

@@ -106,11 +106,11 @@ def beam_search(
         # Twice as many, so that `width` are left when some of them end.
         wanted = min(2 * width, total[0].numel())
         best, places = total.flatten(1).topk(wanted, dim=1)
-        last, scores, chosen, alive = _advance(alive, best, places, tokens, end, width)
+        told, left, chosen, alive = _advance(alive, best, places, tokens, end, width)
         if alive:
             state = _select(state, torch.tensor(chosen, device=start.device))
-            last = torch.tensor(last, device=start.device)
-            scores = torch.tensor(scores, device=start.device, dtype=logs.dtype)
+            last = torch.tensor(told, device=start.device)
+            scores = torch.tensor(left, device=start.device, dtype=logs.dtype)
     return [row.result() for row in rows]
 
 

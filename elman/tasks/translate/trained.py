@@ -19,7 +19,7 @@ from elman.tasks.translate.memory import NAME, TranslationMemory
 from elman.tasks.translate.network import TranslationModel
 from elman.tasks.translate.options import TranslateOptions
 from elman.tasks.translate.pairs import Pairs, line_by_line, read_pairs, read_sources
-from elman.tasks.translate.units import Units
+from elman.tasks.translate.units import FIRST, Units
 
 _AT_ONCE = 1024  # texts translated together
 _SHOWN = (("bleu", "BLEU", ".1f"), ("chrf", "chrF", ".1f"), ("exact", "exact", ".1%"))
@@ -198,6 +198,19 @@ class TrainedTranslation:
             for units, side in zip(self.units, (text, translation), strict=True)
         ]
         return Alignment(pieces[0], pieces[1], weights)
+
+    def vectors(self) -> tuple[list[str], Tensor]:
+        """Return units of the source that begin a word (all, of characters) and their vectors.
+
+        Shapes:
+            vectors: (units, embedding).
+        """
+        names = self.units[0].lexicon.tokens
+        rows = [row for row, name in enumerate(names) if row >= FIRST and name.startswith(" ")]
+        if self.units[0].level == "char":
+            rows = list(range(FIRST, len(names)))
+        weight = self.network.vectors.weight.detach()
+        return [names[row].strip() or "␣" for row in rows], weight[rows]
 
     # -- measuring ---------------------------------------------------------------------------
 

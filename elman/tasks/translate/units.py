@@ -27,7 +27,7 @@ SPLITS = {
     "punctuation": r" ?[\p{L}\p{M}]+['’]?| ?\p{N}+|\s?[^\s\p{L}\p{M}\p{N}]+|\s+",
     "blanks": r" ?\S+|\s+",
 }
-_FIRST = 2 + len(MARKS)  # the number of the first unit
+FIRST = 2 + len(MARKS)  # the number of the first unit
 _AT_ONCE = 4096  # texts given to the tokeniser together
 _MOST_LEARNED_FROM = 2_000_000  # texts
 
@@ -45,7 +45,7 @@ class Units:
         >>> units = Units.learn(["a pear, a plum"], "word")
         >>> ids = next(units.numbers(["a plum, a fig"]))
         >>> ids.tolist(), units.text(ids[:3])
-        ([4, 6, 5, 4, 1], 'a plum,')
+        ([4, 6, 7, 4, 1], 'a plum,')
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Units:
             encode = self._tokenizer.encode_batch if pieces else self._tokenizer.encode_batch_fast
             for text, found in zip(some, encode(some), strict=True):
                 numbers = np.array(found.ids, dtype=np.int64)
-                numbers[numbers < _FIRST] = UNKNOWN  # no text can write a mark
+                numbers[numbers < FIRST] = UNKNOWN  # no text can write a mark
                 yield numbers, [text[a:b] for a, b in found.offsets] if pieces else []
 
     def text(self, numbers: Iterable[int], unknown: Sequence[str] | None = None) -> str:
@@ -107,7 +107,7 @@ class Units:
         for at, number in enumerate(numbers):
             if number == UNKNOWN and unknown is not None:
                 parts.append(unknown[at])
-            elif number >= _FIRST:
+            elif number >= FIRST:
                 parts.append(self.lexicon.token(int(number)))
         return "".join(parts).strip()
 
@@ -137,7 +137,7 @@ class Units:
         merges = value["merges"]
         if not isinstance(merges, list) or not all(_is_merge(m, lexicon) for m in merges):
             raise FileError(f"{where}: its merges do not fit its vocabulary.")
-        if value["level"] == "char" and any(len(t) != 1 for t in lexicon.tokens[_FIRST:]):
+        if value["level"] == "char" and any(len(t) != 1 for t in lexicon.tokens[FIRST:]):
             raise FileError(f"{where}: its vocabulary of characters holds more than characters.")
         return cls(value["level"], lexicon, value["split"], [(a, b) for a, b in merges])
 
@@ -190,7 +190,7 @@ def _parts(
     letters: Counter[str] = Counter(" ")
     for text in texts:
         letters.update(tidy(text))
-    alphabet = sorted(_ranked(letters, max(size // 2, 1), min_count).tokens[_FIRST:])
+    alphabet = sorted(_ranked(letters, max(size // 2, 1), min_count).tokens[FIRST:])
     trainer = BpeTrainer(
         vocab_size=max(size, len(alphabet)),
         min_frequency=max(2, min_count),
