@@ -3,8 +3,9 @@
     python elman/demo_data/make.py FOLDER
 
 **digits.jsonl** has 1,000 pictures of 8 × 8 pixels, 0 to 9 dark, and the word for the digit that
-each shows. A digit of 5 × 7 dots is put somewhere on the 8 × 8, each of its dots has a darkness of
-its own between 4 and 9 and is missing once in twelve, and each other dot is 1 to 4 dark once in six.
+each shows. A digit of 5 × 7 dots is put somewhere on the 8 × 8, each of its dots has a darkness
+of its own between 4 and 9 and is missing once in twelve, and each other dot is 1 to 4 dark once in
+six.
 
 **outfits.csv** says what was worn on the days of 260 weeks. From Monday to Friday one of five
 outfits is worn that has not been worn in the same week yet: what was worn is in the wash. The suit
