@@ -291,6 +291,14 @@ def test_columns_of_time_steps(tmp_path):
         find(table, None, "kind", None, "x")
 
 
+def test_measurements_are_no_classes(tmp_path):
+    rows = "date,load\n" + "".join(f"2020-01-{1 + i % 28:02},{i % 50}.5\n" for i in range(300))
+    with pytest.raises(InputError, match="no column looks like a class"):
+        find(_table(tmp_path, "a.csv", rows.replace("2020-01", "day")), None, None, None, None)
+    grades = "note,grade\n" + "".join(f"said {i} so,{i % 5}\n" for i in range(300))
+    assert find(_table(tmp_path, "b.csv", grades), None, None, None, None).label == "grade"
+
+
 def test_a_table_without_a_class_or_a_text_is_refused(tmp_path):
     numbers = "".join(f"{i},{i * i}\n" for i in range(20))
     with pytest.raises(InputError, match="no column looks like a class"):

@@ -434,7 +434,8 @@ def test_options_that_do_not_go_together(data, tmp_path):
         "classify", files, {**SMALL, "embedding": None, "vectors": str(tmp_path / "v.txt")}
     )
     names, vectors = task.trained().vectors()
-    assert vectors[names.index("fine")].tolist() == [1, 2, 3]
+    assert task.model.vectors.weight[task.meaning.lexicon.number("fine")].tolist() == [1, 2, 3]
+    assert vectors.shape == (len(names), 3)
     (tmp_path / "v.txt").write_text("zebra 1 2 3\n")
     with pytest.raises(FileError, match="none of the words"):
         build("classify", files, {"vectors": str(tmp_path / "v.txt")})

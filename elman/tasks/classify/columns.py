@@ -13,6 +13,7 @@ _LABELS = ("label", "class", "category", "target", "sentiment", "topic", "langua
            "nationality", "intent", "polarity", "y")  # fmt: skip
 _IDS = ("id", "unique_id", "sequence", "sequence_id", "series")
 _MOST_CLASSES = 1000
+_MOST_NUMBERS = 30  # different numbers of a column that may be a class
 _NUMERIC = 0.99  # share of cells that are numbers in a column of numbers
 _VECTORS = 0.99
 
@@ -115,6 +116,7 @@ def _label(table: Table, facts: dict[str, Facts], given: str | None, taken: tupl
         if name not in taken
         and 2 <= facts[name].distinct <= min(_MOST_CLASSES, max(2, facts[name].rows // 2))
         and facts[name].vectors < _VECTORS
+        and (facts[name].numeric < _NUMERIC or facts[name].distinct <= _MOST_NUMBERS)
     ]
     if not few:
         raise InputError(

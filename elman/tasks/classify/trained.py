@@ -268,7 +268,7 @@ class TrainedClassify:
         return [*lines, metrics["verdict"]]
 
     def vectors(self) -> tuple[tuple[str, ...], Tensor]:
-        """Return the known tokens and their learned vectors, (tokens, size).
+        """Return the known tokens and their learned vectors, (tokens, size), pieces added.
 
         Raises:
             InputError: a model of numbers, or of one-hot vectors.
@@ -278,7 +278,12 @@ class TrainedClassify:
         if lexicon is None or table is None or table.kind != "learned":
             raise InputError("this model has no learned token vectors.")
         first = len(lexicon.tokens) - len(lexicon.to_json())
-        return lexicon.tokens[first:], table.weight.detach()[first:]
+        tokens, weights = lexicon.tokens[first:], table.weight.detach()[first:]
+        if self.network.pieces is not None:
+            inputs = self.meaning.inputs([[token] for token in tokens])
+            with torch.no_grad():
+                weights = self.network.embed(inputs)[:, 0]
+        return tokens, weights
 
 
 def _given(data: Sequence[Any]) -> Examples:
