@@ -22,7 +22,16 @@ from elman.tasks.classify.arrays import read_labelled
 from elman.tasks.classify.columns import find
 from elman.tasks.classify.features import ngrams
 from elman.tasks.classify.meaning import piece_numbers
-from elman.tasks.classify.network import ClassifyModel, Dropout, Inputs, Pool, Shape, mean_of
+from elman.tasks.classify.network import (
+    REACHES,
+    ClassifyModel,
+    DelayMember,
+    Dropout,
+    Inputs,
+    Pool,
+    Shape,
+    mean_of,
+)
 from elman.tasks.classify.options import ClassifyOptions
 from elman.tasks.classify.texts import Reading, choose
 
@@ -362,7 +371,7 @@ def _inputs(x, lengths):
 @pytest.mark.parametrize("pool", ["last", "mean", "max", "attention"])
 def test_padding_and_company_never_change_an_answer(pool):
     torch.manual_seed(0)
-    shape = Shape(3, 9, 4, "learned", 0, 5, 2, True, pool, True, 2, 0)
+    shape = Shape(3, 9, 4, "learned", 0, 5, 2, True, pool, True, 2, 1, 0)
     model = ClassifyModel(shape, elman.cells.get("gru"), Dropout()).eval()
     rows = [torch.randint(1, 9, (n,)) for n in (1, 4, 7)]
     x = torch.zeros(3, 11, dtype=torch.int64)
@@ -401,3 +410,27 @@ def test_the_answer_is_the_mean_of_the_members():
     logits = torch.randn(3, 2, 4)
     expected = logits.softmax(-1).mean(0).log()
     torch.testing.assert_close(mean_of(logits), expected)
+
+
+def test_a_delay_network_is_the_largest_of_its_windows():
+    shape = Shape(classes=3, tokens=0, width=2, kind="learned", pieces=0, hidden=4, layers=1,
+                  bidirectional=False, pool="max", skip=False, members=1, delay_members=1,
+                  ngrams=0)  # fmt: skip
+    member = DelayMember(shape, Dropout()).eval()
+    x, lengths = torch.randn(2, 6, 2), torch.tensor([6, 1])
+    got = member.read(x, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        parts = []
+        for reach, layer in zip(REACHES, member.layers, strict=True):
+            weights = [getattr(layer, f"W_{k}_l0") for k in range(reach)]
+            padded = [torch.zeros(2)] * (reach - 1) + list(x[row, :length])
+            padded += [torch.zeros(2)] * (reach - 1)
+            windows = [padded[t : t + reach] for t in range(len(padded) - reach + 1)]
+            told = [
+                layer.b_l0 + sum(w @ v for w, v in zip(weights, reversed(window), strict=True))
+                for window in windows
+            ]
+            parts.append(torch.stack(told).amax(0).relu())
+        assert torch.allclose(got[row], torch.cat(parts), atol=1e-6)
+    longer = torch.cat([x, torch.full((2, 3, 2), 7.0)], 1)
+    assert torch.equal(member.read(longer, lengths)[1], got[1])

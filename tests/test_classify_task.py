@@ -21,7 +21,8 @@ from elman.tasks.classify import Classify
 from elman.tasks.classify.credit import coloured, strengths
 from elman.training.signals import Interrupted
 
-SMALL = {"hidden": 8, "embedding": 6, "members": 2, "pieces": 50, "batch": 16}
+SMALL = {"hidden": 8, "embedding": 6, "members": 2, "delay_members": 1, "pieces": 50, "batch": 16,
+         "ngrams": True}  # fmt: skip
 FILL = ["the", "a", "film", "plot", "it", "was", "and", "very", "some", "of"]
 
 

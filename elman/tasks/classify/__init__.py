@@ -242,6 +242,7 @@ def _model(
         pool=options.pool or "last",
         skip=bool(options.skip),
         members=options.members or 1,
+        delay_members=options.delay_members or 0,
         ngrams=0 if counts is None else len(counts["features"]),
     )
     dropout = Dropout(
@@ -300,7 +301,8 @@ def _see_sizes(
     held = sum(weight.numel() for weight in tensors.values())
     tokens = 0 if meaning.lexicon is None else len(meaning.lexicon)
     largest = max(options.hidden or 0, options.pieces or 0, tokens, len(meaning.classes),
-                  options.layers or 0, options.members or 0)  # fmt: skip
+                  options.layers or 0, options.members or 0,
+                  options.delay_members or 0)  # fmt: skip
     if min(options.hidden or 0, options.layers or 0, options.members or 0) < 1 or largest > held:
         raise FileError(f"{where}: its sizes do not fit its weights.")
     if bool(counts) != (meaning.counting is not None):

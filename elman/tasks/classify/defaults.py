@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from elman.tasks.base import Budget
-from elman.tasks.classify.network import ClassifyModel
+from elman.tasks.classify.network import REACHES, ClassifyModel
 from elman.tasks.classify.options import ClassifyOptions
 
 LEARNING: dict[str, Any] = {
@@ -13,6 +13,11 @@ LEARNING: dict[str, Any] = {
     "clip_norm": 1.0, "ema": 0.03, "precision": "32",
 }  # fmt: skip
 
+# Of questions, which a few words in a row decide.
+_SHORT: dict[str, Any] = {
+    "embedding": 128, "pieces": 20_000, "hidden": 100, "members": 1, "delay_members": 3,
+    "dropout_input": 0.3, "smoothing": 0.05, "batch": 32, "ngrams": False,
+}  # fmt: skip
 _LONG = 15.0  # tokens of a text, on average, of which some can be dropped without harm
 _EPOCHS = {"short": 5.0, "long": 4.0, "char": 12.0, "numbers": 40.0}
 _SPEED = 2.5e10  # floating-point operations a second of one thread, of a whole step of training
@@ -60,8 +65,11 @@ def choose(options: ClassifyOptions, facts: Facts, budget: Budget) -> ClassifyOp
         "numbers": {"embedding": 1, "pieces": 0, "hidden": 64, "pool": "mean", "members": 1,
                     "dropout_words": 0.0, "dropout_input": 0.0, "dropout_output": 0.2, "batch": 32},
     }[kind]  # fmt: skip
-    own |= {"layers": 1, "bidirectional": True, "dropout_recurrent": 0.0, "smoothing": 0.0,
-            "ngrams": kind != "numbers", "skip": False, "min_count": 1}  # fmt: skip
+    if facts.length == "short":
+        own |= _SHORT
+    own |= {"delay_members": 0, "smoothing": 0.0, "ngrams": kind != "numbers"} | own
+    own |= {"layers": 1, "bidirectional": True, "dropout_recurrent": 0.0, "skip": False,
+            "min_count": 1}  # fmt: skip
     if options.one_hot:
         own |= {"pieces": 0, "embedding": None}
     if options.dropout is not None:
@@ -107,6 +115,10 @@ def in_words(
     layers = f"{options.layers} layers" if (options.layers or 1) > 1 else "1 layer"
     members = options.members or 1
     many = f"; {members} such networks side by side" if members > 1 else ""
+    delays = options.delay_members or 0
+    if delays:
+        of = "a delay network" if delays == 1 else f"{delays} delay networks"
+        many += f"; beside {of} whose units look at {REACHES[0]} to {REACHES[-1]} steps"
     skip = " of outputs and vectors" if options.skip and options.pool != "last" else ""
     name = options.cell if isinstance(options.cell, str) else "own cell"
     lines = [

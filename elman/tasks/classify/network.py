@@ -13,6 +13,7 @@ from elman.equation import Cell
 from elman.layers import Recurrent
 from elman.layers.tokens import Kind, TokenVectors
 
+REACHES = (2, 3, 4, 5)  # steps that the units of a delay network look at
 _FACTOR = 0.2  # of the log probabilities of naive Bayes, at the start
 
 
@@ -29,7 +30,8 @@ class Shape(NamedTuple):
         bidirectional: whether it runs from both ends.
         pool: how its outputs become one vector.
         skip: whether the token vectors themselves stand beside the outputs that are pooled.
-        members: networks over the same vectors, whose probabilities are averaged.
+        members: recurrent networks over the same vectors, whose probabilities are averaged.
+        delay_members: delay networks beside them.
         ngrams: n-grams that naive Bayes has counted; 0 is no naive Bayes.
     """
 
@@ -44,6 +46,7 @@ class Shape(NamedTuple):
     pool: str
     skip: bool
     members: int
+    delay_members: int
     ngrams: int
 
 
@@ -123,12 +126,73 @@ class Pool(nn.Module):
 
 
 class Member(nn.Module):
-    """One recurrent network from vectors to logits."""
+    """One network from vectors to logits; what it pools over time is for the kinds of it to say."""
 
-    def __init__(self, shape: Shape, cell: Cell, dropout: Dropout):
+    def __init__(self, shape: Shape, size: int, dropout: Dropout):
         super().__init__()
         self.dropout, self.of_tokens = dropout, shape.tokens > 0
-        self.layer = Recurrent(
+        self.output = nn.Linear(size, shape.classes)
+        nn.init.zeros_(self.output.bias)
+        self.factor = nn.Parameter(torch.tensor(_FACTOR)) if shape.ngrams else None
+
+    def read(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """Return one vector of each sequence, (batch, size)."""
+        raise NotImplementedError
+
+    def forward(self, vectors: Tensor, inputs: Inputs) -> Tensor:
+        """Return the logits, (batch, classes), of sequences of vectors, (batch, time, width)."""
+        drop = self.dropout
+        if self.training and drop.words and self.of_tokens:
+            kept = torch.rand(vectors.shape[:2], device=vectors.device) >= drop.words
+            vectors = vectors * kept[..., None]
+        vectors = functional.dropout(vectors, drop.input, self.training)
+        v = self.read(vectors, inputs.lengths)
+        logits = self.output(functional.dropout(v, drop.output, self.training))
+        if self.factor is not None:
+            logits = logits + self.factor * inputs.logs
+        return logits
+
+
+class DelayMember(Member):
+    r"""A delay network: units that look at a few steps at a time, the largest over time of each.
+
+    .. math::
+
+        h^K_t = \mathrm{relu}\Big(\sum_{k=0}^{K-1} W^K_k x_{t-k} + b^K\Big), \qquad
+        v = [\max_t h^K_t]_K
+
+    for each reach K, with windows that begin before the first step and end behind the last.
+
+    Source: Waibel et al. 1989 (delay networks); Kim 2014, "Convolutional neural networks for
+    sentence classification", equations 2 and 4 (reaches of words, the largest over time).
+    """
+
+    def __init__(self, shape: Shape, dropout: Dropout):
+        super().__init__(shape, shape.hidden * len(REACHES), dropout)
+        self.layers = nn.ModuleList(
+            Recurrent("tdnn", shape.width, shape.hidden, hyper={"K": reach - 1, "f": "relu"},
+                      batch_first=True)
+            for reach in REACHES
+        )  # fmt: skip
+
+    def read(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """Return the largest of each unit over time; vectors behind the ends are not looked at."""
+        past = ~there(lengths, vectors.shape[1])
+        vectors = vectors.masked_fill(past[..., None], 0.0)
+        further = functional.pad(vectors, (0, 0, 0, max(REACHES) - 1))
+        found = []
+        for reach, layer in zip(REACHES, self.layers, strict=True):
+            outputs, _ = layer(further, lengths=lengths + reach - 1)
+            found.append(outputs.amax(1))  # relu is never below the zeros behind the ends
+        return torch.cat(found, 1)
+
+
+class RecurrentMember(Member):
+    """A recurrent network whose outputs, in one or both directions, are pooled."""
+
+    def __init__(self, shape: Shape, cell: Cell, dropout: Dropout):
+        skip = shape.skip and shape.pool != "last"
+        layer = Recurrent(
             cell,
             shape.width,
             shape.hidden,
@@ -138,30 +202,20 @@ class Member(nn.Module):
             dropout=dropout.output if shape.layers > 1 else 0.0,
             recurrent_dropout=dropout.recurrent,
         )
-        self.skip = shape.skip and shape.pool != "last"
-        size = self.layer.output_size + shape.width * self.skip
+        size = layer.output_size + shape.width * skip
+        super().__init__(shape, size, dropout)
+        self.layer, self.skip = layer, skip
         self.pool = Pool(shape.pool, size)
-        self.output = nn.Linear(size, shape.classes)
-        nn.init.zeros_(self.output.bias)
-        self.factor = nn.Parameter(torch.tensor(_FACTOR)) if shape.ngrams else None
 
-    def forward(self, vectors: Tensor, inputs: Inputs) -> Tensor:
-        """Return the logits, (batch, classes), of sequences of vectors, (batch, time, width)."""
-        drop = self.dropout
-        if self.training and drop.words and self.of_tokens:
-            kept = torch.rand(vectors.shape[:2], device=vectors.device) >= drop.words
-            vectors = vectors * kept[..., None]
-        vectors = functional.dropout(vectors, drop.input, self.training)
-        outputs, states = self.layer(vectors, lengths=inputs.lengths)
+    def read(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """Return the pooled outputs."""
+        outputs, states = self.layer(vectors, lengths=lengths)
         state = states[0] if isinstance(states, tuple) else states
         last = torch.cat(list(state[-self.layer.directions :]), dim=-1)
         if self.skip:  # vectors behind the ends are zero, as outputs are
             outputs = torch.cat([outputs, vectors], dim=-1)
-        v = self.pool(outputs, last, inputs.lengths)
-        logits = self.output(functional.dropout(v, drop.output, self.training))
-        if self.factor is not None:
-            logits = logits + self.factor * inputs.logs
-        return logits
+        pooled: Tensor = self.pool(outputs, last, lengths)
+        return pooled
 
 
 class ClassifyModel(nn.Module):
@@ -176,7 +230,8 @@ class ClassifyModel(nn.Module):
 
     with G the pieces of a word, where there are any, x in the pool where it is asked for, and z the
     log probabilities of naive Bayes on n-grams, where they are used. In training z is of counts
-    without the very text, so that β is learned as it is needed for texts that were not seen.
+    without the very text, so that β is learned as it is needed for texts that were not seen. What
+    a delay network among the members pools, `DelayMember` says.
 
     Args:
         shape: sizes.
@@ -205,7 +260,10 @@ class ClassifyModel(nn.Module):
         if shape.pieces:
             self.pieces = nn.EmbeddingBag(shape.pieces, shape.width, mode="mean")
             nn.init.normal_(self.pieces.weight, std=shape.width**-0.5)
-        self.members = nn.ModuleList(Member(shape, cell, dropout) for _ in range(shape.members))
+        self.members = nn.ModuleList(
+            [RecurrentMember(shape, cell, dropout) for _ in range(shape.members)]
+            + [DelayMember(shape, dropout) for _ in range(shape.delay_members)]
+        )
         self.counts = None
         if shape.ngrams:
             self.counts = nn.Module()

@@ -46,7 +46,10 @@ class ClassifyOptions(TaskOptions):
             mean weighted by "attention".
         skip: pool the token vectors too, beside what the recurrent layer makes of them; not with
             "last".
-        members: networks that read the same vectors side by side; their probabilities are averaged.
+        members: recurrent networks that read the same vectors side by side; the probabilities of
+            all members are averaged.
+        delay_members: delay networks beside them, whose units look at 2 to 5 steps at a time, and
+            of which the largest over time counts.
         dropout: sets the four below where they are not named.
         dropout_words: of whole tokens.
         dropout_input: of the numbers of the token vectors.
@@ -84,6 +87,7 @@ class ClassifyOptions(TaskOptions):
     pool: Literal["last", "mean", "max", "attention"] | None = None
     skip: bool | None = None
     members: Count | None = None
+    delay_members: Annotated[int, Field(ge=0)] | None = None
     dropout: Rate | None = None
     dropout_words: Rate | None = None
     dropout_input: Rate | None = None

@@ -21,6 +21,7 @@ from elman.tasks.classify.credit import Decided, coloured, decided
 from elman.tasks.classify.logistic import Logistic
 from elman.tasks.classify.meaning import Meaning
 from elman.tasks.classify.network import ClassifyModel
+from elman.tasks.classify.plain import STDIN, is_plain, lines_of, on_disk
 from elman.tasks.classify.prepare import cleaned, read_like
 from elman.tasks.intervals import in_words
 
@@ -149,7 +150,10 @@ class TrainedClassify:
     def _examples(self, data: Any, where: str, *, labels: bool = False) -> Examples:
         """Read data of any kind that `predict` and `evaluate` take."""
         if isinstance(data, str | Path):
-            return self._checked(read_like([data], self.columns, where, labels=labels))
+            with on_disk(str(data)) as path:
+                if not labels and is_plain(path, self.columns):
+                    return _given(lines_of(path), STDIN if data == "-" else str(data))
+                return self._checked(read_like([path], self.columns, where, labels=labels))
         if isinstance(data, Sequence) and not len(data):
             raise InputError(f"{where}: the list of data is empty.")
         if isinstance(data, Sequence) and not labels:
@@ -286,9 +290,13 @@ class TrainedClassify:
         return tokens, weights
 
 
-def _given(data: Sequence[Any]) -> Examples:
-    """Examples of a list in memory."""
-    return Examples(data, [""] * len(data), lambda i: f"entry {i}", "the data given", "")
+def _given(data: Sequence[Any], file: str = "") -> Examples:
+    """Examples of a list in memory, or of the lines of a file."""
+
+    def place(i: int) -> str:
+        return f"{file}, line {i + 1}" if file else f"entry {i}"
+
+    return Examples(data, [""] * len(data), place, file or "the data given", "")
 
 
 def _line(name: str, metrics: Mapping[str, Any]) -> str:
