@@ -14,7 +14,7 @@ from torch import Tensor
 from elman.errors import FileError
 
 NAME = "translation memory"
-_MOST_PAIRS = 300_000  # kept of many; the shorter files are kept whole
+MOST_PAIRS = 300_000  # kept of many; of fewer, all
 _COMMON = 20_000  # a feature of more sources than this is too common to look up
 _MOST_BYTES = 1 << 30
 
@@ -36,9 +36,6 @@ class TranslationMemory:
     """
 
     def __init__(self, source: Sequence[str], target: Sequence[str]):
-        if len(source) > _MOST_PAIRS:
-            rows = np.linspace(0, len(source) - 1, _MOST_PAIRS).astype(np.int64).tolist()
-            source, target = [source[r] for r in rows], [target[r] for r in rows]
         self.source, self.target = list(source), list(target)
         spaced = sum(" " in text.strip() for text in self.source[:1000])
         self._blanks = 2 * spaced > min(1000, len(self.source))

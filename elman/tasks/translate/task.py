@@ -14,7 +14,7 @@ from elman.data.batches import Batches, in_order
 from elman.tasks.base import Carry, Task
 from elman.tasks.translate import measure
 from elman.tasks.translate.corpus import Corpus
-from elman.tasks.translate.memory import NAME, TranslationMemory
+from elman.tasks.translate.memory import MOST_PAIRS, NAME, TranslationMemory
 from elman.tasks.translate.network import TranslationModel
 from elman.tasks.translate.options import TranslateOptions
 from elman.tasks.translate.trained import Bounds, TrainedTranslation
@@ -123,18 +123,17 @@ class Translation(Task):
                 loss, number = self.network.decoder.loss(told.features, targets, steps)
                 total, count = total + float(loss), count + number
         found = {"nats_per_token": total / count}
-        chosen, texts, right = self._few(rows)
-        del chosen
+        texts, right = self._few(rows)
         scores = measure.measure(
             self.trained().translate(texts, beam=1), right, tokenizer=self._tokenizer,
             intervals=False,
         )  # fmt: skip
         return found | {name: scores[name] for name in ("bleu", "chrf", "exact")}
 
-    def _few(self, rows: np.ndarray) -> tuple[np.ndarray, list[str], list[str]]:
-        """A few of the validation's rows, and their texts."""
+    def _few(self, rows: np.ndarray) -> tuple[list[str], list[str]]:
+        """Sources and targets of a few of the validation's rows."""
         few = np.unique(np.linspace(0, len(rows) - 1, min(_TRANSLATED, len(rows))).astype(np.int64))
-        return rows[few], *self.corpus.valid.texts(rows[few])
+        return self.corpus.valid.texts(rows[few])
 
     def sample(self) -> str | None:
         """Return pairs of the validation part and how the model translates them."""
@@ -154,11 +153,12 @@ class Translation(Task):
     @cached_property
     def _memory(self) -> TranslationMemory:
         train = self.corpus.train
-        return TranslationMemory(*train.texts(np.arange(len(train))))
+        rows = np.linspace(0, len(train) - 1, min(len(train), MOST_PAIRS)).round()
+        return TranslationMemory(*train.texts(rows.astype(np.int64)))
 
     @cached_property
     def _baseline(self) -> dict[str, Any]:
-        _, texts, right = self._few(np.arange(len(self.corpus.valid)))
+        texts, right = self._few(np.arange(len(self.corpus.valid)))
         scores = measure.measure(
             self._memory.answer(texts), right, tokenizer=self._tokenizer, intervals=False
         )
