@@ -301,9 +301,9 @@ def test_columns_of_time_steps(tmp_path):
 
 
 def test_measurements_are_no_classes(tmp_path):
-    rows = "date,load\n" + "".join(f"2020-01-{1 + i % 28:02},{i % 50}.5\n" for i in range(300))
+    rows = "date,load\n" + "".join(f"day {i},{i % 50}.5\n" for i in range(300))
     with pytest.raises(InputError, match="no column looks like a class"):
-        find(_table(tmp_path, "a.csv", rows.replace("2020-01", "day")), None, None, None, None)
+        find(_table(tmp_path, "a.csv", rows), None, None, None, None)
     grades = "note,grade\n" + "".join(f"said {i} so,{i % 5}\n" for i in range(300))
     assert find(_table(tmp_path, "b.csv", grades), None, None, None, None).label == "grade"
 

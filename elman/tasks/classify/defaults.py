@@ -19,6 +19,7 @@ _SHORT: dict[str, Any] = {
     "dropout_input": 0.3, "smoothing": 0.05, "batch": 32, "ngrams": False,
 }  # fmt: skip
 _LONG = 15.0  # tokens of a text, on average, of which some can be dropped without harm
+_ENOUGH = 1000  # examples from which on words seen once are left out
 _EPOCHS = {"short": 5.0, "long": 4.0, "char": 12.0, "numbers": 40.0}
 _SPEED = 2.5e10  # floating-point operations a second of one thread, of a whole step of training
 _SHARE = 0.6  # of the minutes that members may be expected to take
@@ -70,8 +71,10 @@ def choose(options: ClassifyOptions, facts: Facts, budget: Budget) -> ClassifyOp
     own |= {"delay_members": 0, "smoothing": 0.0, "ngrams": kind != "numbers"} | own
     own |= {"layers": 1, "bidirectional": True, "dropout_recurrent": 0.0, "skip": False,
             "min_count": 1}  # fmt: skip
+    if kind == "word" and options.pieces != 0 and facts.examples >= _ENOUGH:
+        own["min_count"] = 2  # of words seen once their pieces say as much, and mislead less
     if options.one_hot:
-        own |= {"pieces": 0, "embedding": None}
+        own |= {"pieces": 0, "embedding": None, "min_count": 1}
     if options.dropout is not None:
         own |= {f"dropout_{n}": options.dropout for n in ("words", "input", "output", "recurrent")}
     chosen = {name: value for name, value in own.items() if getattr(options, name) is None}
