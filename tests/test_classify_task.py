@@ -214,7 +214,7 @@ def test_labels_that_training_had_not_are_named_and_count_as_wrong(run):
     found = run.model.evaluate([*rows, {"2": "the film was fine", "1": "sideways"}])
     right = run.model.evaluate(rows)["accuracy"]
     assert found["unseen"] == ["sideways"]
-    assert "no class 'sideways': 1 rows count as wrong" in found["note"]
+    assert "no class 'sideways': 1 of the rows, counted as wrong" in found["note"]
     assert found["accuracy"] == pytest.approx(right * 8 / 9)
     assert found["by_class"]["sideways"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "count": 1}
 
@@ -227,7 +227,7 @@ def test_empty_texts_and_single_tokens_and_very_long_texts(run):
     rows = [{"2": "", "1": "up"}, {"2": "fine", "1": "up"}, {"2": "bad", "1": ""}]
     found = run.model.evaluate(rows)
     assert found["sequences"] == 1
-    assert "1 rows has no label" in found["note"] or "no label" in found["note"]
+    assert "1 row has no label" in found["note"]
 
 
 def test_what_decided_is_what_falls_when_it_is_left_out(run):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from elman.cli.terminal import Json, Run, note, piped
+from elman.cli.terminal import JsonLines, Run, note, piped
 
 # The module that draws the answers of a task's models.
 _PICTURES = {
@@ -38,31 +38,41 @@ def command(
     horizon: Annotated[
         int | None, Option("--horizon", min=1, help="Series: steps to tell; else as in training.")
     ] = None,
-    as_json: Json = False,
+    as_json: JsonLines = False,
 ) -> None:
-    """Let a trained model tell labels; what the data say themselves is not read.
+    """Let a trained model answer; labels that the data have themselves are not read.
 
-    A model of graphs is given a folder of tables and gives rows of graph, node and label.
+    Each task takes data of the kind it was trained on:
 
-    A model of trees is given trees in brackets, such as ((A) ((fine) (film))), and gives them back
-    with a label at every node. With --json each is an object on a line of its own, with the
-    probability of each label.
+    classify: a table, or a text a line; gives label, probability and text, coloured on a terminal.
 
-    A model of series is given a table and tells the steps behind the last value of each series, as
-    rows of CSV; rows without a value give the covariates that are known ahead.
+    tag: the format of training, or a sentence a line; gives it back with the labels filled in.
 
-    A model of the next item is given sessions and tells what comes next in each; one of captions is
-    given classes or numbers, and writes the likeliest text of each row.
+    translate: a table, or a text a line; gives its translation.
+
+    forecast: a table of series; gives the steps behind the last value of each as rows of CSV. Rows
+    without a value give the covariates that are known ahead.
+
+    caption: classes or numbers; gives the likeliest text of each row.
+
+    next: sessions; gives what comes next in each.
+
+    tree: trees in brackets, such as ((A) ((fine) (film))); gives them back with a label at every
+    node.
+
+    graph: a folder of tables; gives rows of graph, node and label.
+
+    With --json each answer is an object on a line of its own, with probabilities.
 
     [bold]Examples[/bold]
 
-      elman predict runs/trees new.txt
+      echo "Who wrote this ?" | elman predict runs/questions
 
-      elman predict runs/trees new.txt --plot first.png
+      elman predict runs/questions new.txt --plot first.png
 
-      elman predict runs/graph folder
+      elman predict runs/load load.csv --horizon 24 --json
 
-      echo "((A) ((fine) (film)))" | elman predict runs/trees
+      elman predict runs/trees trees.txt
     """
     from elman.errors import InputError
     from elman.tasks import load

@@ -14,6 +14,9 @@ import typer
 from elman.errors import InputError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+JsonLines = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object a line and nothing else.")
+]
 Run = Annotated[str, typer.Argument(help="A run folder or a model file.", show_default=False)]
 
 

@@ -91,7 +91,7 @@ def run_task(
         )
         return
     if not quiet:
-        note(f"now: {next_step} {result.run}")
+        note(f"now: {next_step} {result.run}{' FILE' if next_step.endswith('predict') else ''}")
     print(result.run)
 
 

@@ -148,7 +148,10 @@ def load(path: str | Path, task: str | None = None) -> Any:
     model = _module(name).restore(metadata, tensors, str(path))
     baseline = path.with_name(BASELINE)
     if hasattr(model, "take_baseline") and path.name == MODEL_FILE and baseline.is_file():
-        kind, metadata, tensors = model_file.read(baseline)
+        try:
+            kind, metadata, tensors = model_file.read(baseline)
+        except FileError as error:
+            raise FileError(f"{error} The model does without it: delete that file.") from None
         if kind != f"{name} baseline":
             raise FileError(f"{baseline}: it holds no baseline of the task {name!r}, but {kind!r}.")
         model.take_baseline(metadata, tensors, str(baseline))

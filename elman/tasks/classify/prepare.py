@@ -163,7 +163,8 @@ def cleaned(examples: Examples) -> tuple[Examples, list[str]]:
             many = len(rows) > _SHOWN
             shown = "; ".join(examples.place(i) for i in rows[:_SHOWN]) + "; …" * many
             verb = "has" if len(rows) == 1 else "have"
-            notes.append(f"left out: {len(rows):,} rows {verb} {what} ({shown})")
+            noun = "row" if len(rows) == 1 else "rows"
+            notes.append(f"left out: {len(rows):,} {noun} {verb} {what} ({shown})")
     if not notes:
         return examples, []
     bad = np.zeros(len(examples), bool)
@@ -221,7 +222,7 @@ def _said_of(columns: Mapping[str, Any]) -> list[str]:
     """Say which columns are read."""
     if columns["kind"] == "arrays":
         return []
-    named = " " if columns["headed"] else " (by number) "
+    named = "" if columns["headed"] else " (by number)"
     if columns["id"]:
         what = f"sequences by {columns['id']!r}, features {', '.join(columns['features'])}"
     elif columns["vectors"]:

@@ -235,7 +235,7 @@ class TrainedClassify:
         if unseen:
             shown = ", ".join(map(repr, unseen[:_SHOWN])) + " …" * (len(unseen) > _SHOWN)
             count = int((~known).sum())
-            notes.append(f"training had no class {shown}: {count:,} rows, which count as wrong")
+            notes.append(f"training had no class {shown}: {count:,} of the rows, counted as wrong")
             found["unseen"] = unseen
         if notes:
             found["note"] = "; ".join(notes)
