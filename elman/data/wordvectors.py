@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from elman.data.lexicon import UNKNOWN, Lexicon
 from elman.data.reading import open_bytes
 from elman.errors import FileError
 
@@ -92,3 +93,37 @@ def _numbers(fields: list[bytes], place: str) -> np.ndarray:
     if not np.isfinite(vector).all():
         raise FileError(f"{place}: a number of the vector is none, or is not finite.")
     return vector
+
+
+def table_of(path: str | Path, lexicon: Lexicon) -> tuple[np.ndarray, str]:
+    """Return vectors for all tokens of a lexicon, from a file where it has them.
+
+    A token that the file lacks is looked for in small letters, and else begins at random, with the
+    deviation of the others; padding is zero.
+
+    Args:
+        path: as `read_vectors` takes it.
+        lexicon: the tokens.
+
+    Returns:
+        (tokens, size) float32; and in words, how many there are.
+
+    Raises:
+        FileError: what `read_vectors` refuses, or a file with none of the tokens.
+    """
+    known = lexicon.tokens[UNKNOWN + 1 :]
+    found, size = read_vectors(path, {*known, *(word.lower() for word in known)})
+    table = np.zeros((len(lexicon), size), np.float32)
+    there = 0
+    for number, word in enumerate(known, UNKNOWN + 1):
+        vector = found.get(word, found.get(word.lower()))
+        if vector is not None:
+            table[number], there = vector, there + 1
+    if not there:
+        raise FileError(f"{path}: has a vector of none of the words of these texts.")
+    deviation = float(table[table.any(1)].std()) or 1.0
+    draw = np.random.default_rng(0)
+    lacking = np.flatnonzero(~table.any(axis=1))[1:]  # padding, the first, stays zero
+    table[lacking] = draw.normal(0, deviation, (len(lacking), size)).astype(np.float32)
+    share = there / len(known)
+    return table, f"vectors: {path}: {size} numbers, of {share:.0%} of the vocabulary"

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import elman.cells
-from elman.data.lexicon import UNKNOWN, Lexicon
-from elman.data.wordvectors import read_vectors
+from elman.data.lexicon import Lexicon
+from elman.data.wordvectors import table_of
 from elman.equation import Cell, hyper_as_data
 from elman.equation.neighbours import gathers
 from elman.errors import FileError, InputError
@@ -144,22 +144,7 @@ def _pretrained(options: ClassifyOptions, lexicon: Lexicon) -> tuple[np.ndarray,
         return None
     if options.one_hot:
         raise InputError("train classify: one-hot vectors cannot be pretrained; leave one out.")
-    known = lexicon.tokens[UNKNOWN + 1 :]
-    found, size = read_vectors(options.vectors, {*known, *(word.lower() for word in known)})
-    table = np.zeros((len(lexicon), size), np.float32)
-    there = 0
-    for number, word in enumerate(known, UNKNOWN + 1):
-        vector = found.get(word, found.get(word.lower()))
-        if vector is not None:
-            table[number], there = vector, there + 1
-    if not there:
-        raise FileError(f"{options.vectors}: has a vector of none of the words of these texts.")
-    deviation = float(table[table.any(1)].std()) or 1.0
-    draw = np.random.default_rng(0)
-    lacking = np.flatnonzero(~table.any(axis=1))[1:]  # padding, the first, stays zero
-    table[lacking] = draw.normal(0, deviation, (len(lacking), size)).astype(np.float32)
-    share = there / len(known)
-    return table, f"vectors: {options.vectors}: {size} numbers, of {share:.0%} of the vocabulary"
+    return table_of(options.vectors, lexicon)
 
 
 def _task(

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import elman.cells
+from elman.data.wordvectors import table_of
 from elman.equation import Cell, hyper_as_data
 from elman.equation.neighbours import gathers
 from elman.errors import FileError, InputError
@@ -54,14 +56,31 @@ def build(
         vocabulary = Vocabulary.count(corpus.counts(), options.min_count or 1)
     else:
         features = corpus.train.items.shape[1]
+    table, said = _pretrained(options, vocabulary)
+    if table is not None:
+        options = options.model_copy(update={"embedding": table.shape[1]})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _model(options, cell, corpus.labels, vocabulary, features)
+    if table is not None and isinstance(model.reader, WordReader):
+        model.reader.embedding.begin(torch.from_numpy(table))
     if isinstance(model.reader, FrameReader):
         model.reader.fit(corpus.train.items)
-    task = Tagging(corpus, options, model, vocabulary, recommended={}, seed=seed)
+    task = Tagging(corpus, options, model, vocabulary, recommended={}, seed=seed, said=said)
     task.recommended = defaults.learning(corpus, budget, task.steps_per_epoch)
     return task
+
+
+def _pretrained(
+    options: TagOptions, vocabulary: Vocabulary | None
+) -> tuple[np.ndarray | None, str]:
+    """Vectors of the words from a file, if one is named, and what is said of them."""
+    if options.vectors is None:
+        return None, ""
+    if vocabulary is None or options.one_hot:
+        what = "sequences of vectors have no words" if vocabulary is None else "one-hot is not"
+        raise InputError(f"train tag: pretrained vectors are of words, and {what}; leave one out.")
+    return table_of(options.vectors, vocabulary.words)
 
 
 def _cell(options: TagOptions) -> tuple[Cell, str | dict[str, Any], dict[str, Any]]:
@@ -86,7 +105,7 @@ def _model(
     if vocabulary is not None:
         reader = WordReader(
             len(vocabulary.words),
-            options.embedding or 1,
+            None if options.one_hot else options.embedding or 1,
             (len(vocabulary.characters), options.character_embedding or 1, options.characters or 0),
             [len(lexicon) for lexicon in vocabulary.affixes],
             options.affixes or 0,

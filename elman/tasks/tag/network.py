@@ -14,6 +14,7 @@ from elman.equation import Cell
 from elman.layers import GRU, LSTM, RNN, Recurrent
 from elman.layers.characters import CharacterReader
 from elman.layers.crf import CRF
+from elman.layers.tokens import Kind, TokenVectors
 
 _DROP_INS: dict[str, type[LSTM] | type[GRU] | type[RNN]] = {"lstm": LSTM, "gru": GRU}
 
@@ -27,7 +28,7 @@ class WordReader(nn.Module):
 
     Args:
         words: size of the vocabulary.
-        embedding: size of E.
+        embedding: size of E; None is one-hot vectors.
         spelling: characters known, size of their vectors, units of their reader in each direction;
             no units, no reader.
         affixes: how many of each kind are known.
@@ -37,20 +38,20 @@ class WordReader(nn.Module):
     def __init__(
         self,
         words: int,
-        embedding: int,
+        embedding: int | None,
         spelling: tuple[int, int, int],
         affixes: Sequence[int],
         affix_size: int,
     ):
         super().__init__()
-        self.embedding = nn.Embedding(words, embedding)
+        kind: Kind = "one-hot" if embedding is None else "learned"
+        self.embedding = TokenVectors(words, embedding, kind)
         self.characters = CharacterReader(*spelling) if spelling[2] else None
         tables = [nn.Embedding(n, affix_size) for n in affixes if affix_size]
         self.affixes = nn.ModuleList(tables)
         spelled = self.characters.output_size if self.characters is not None else 0
-        self.output_size = embedding + spelled + affix_size * len(self.affixes)
+        self.output_size = self.embedding.size + spelled + affix_size * len(self.affixes)
         with torch.no_grad():
-            self.embedding.weight.normal_(std=embedding**-0.5)
             for table in tables:
                 table.weight.normal_(std=max(affix_size, 1) ** -0.5)
 

@@ -30,6 +30,8 @@ class TagOptions(TaskOptions):
         hidden: units of a recurrent layer in each direction.
         layers: recurrent layers.
         embedding: size of the word vectors.
+        vectors: a text file of pretrained word vectors (GloVe, word2vec, fastText) to begin from.
+        one_hot: read one-hot vectors of words instead of learned ones.
         characters: units of the reader of characters in each direction; 0 is none.
         character_embedding: size of the character vectors.
         affixes: size of the vectors of beginnings, endings and shapes of words; 0 is none.
@@ -59,6 +61,8 @@ class TagOptions(TaskOptions):
     hidden: Count | None = None
     layers: Count | None = None
     embedding: Count | None = None
+    vectors: str | None = None
+    one_hot: bool = False
     characters: Size | None = None
     character_embedding: Count | None = None
     affixes: Size | None = None

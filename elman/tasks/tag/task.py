@@ -36,6 +36,7 @@ class Tagging(Task):
         vocabulary: of words; None for frames.
         recommended: training options.
         seed: of weights and data order.
+        said: of pretrained vectors, in words.
     """
 
     name = "tag"
@@ -52,7 +53,9 @@ class Tagging(Task):
         *,
         recommended: dict[str, Any],
         seed: int,
+        said: str = "",
     ):
+        self._said_of_vectors = said
         self.corpus, self.vocabulary = corpus, vocabulary
         self.config = self.options = options
         self.model = self.network = model
@@ -92,9 +95,11 @@ class Tagging(Task):
         vectors = f"vectors of {self.network.reader.output_size}"
         if self.vocabulary is not None:
             vectors = (
-                f"words of {options.embedding} ({len(self.vocabulary.words):,} known), characters "
+                f"words: {self.network.reader.embedding.cost()}; characters "
                 f"2 × {options.characters}, affixes {options.affixes}"
             )
+        if self._said_of_vectors:
+            lines.append(self._said_of_vectors)
         output = "CRF" if options.crf else "each label by itself"
         lines.append(
             f"model: {vectors}; {options.layers} × {self.network.cell.name} of "

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from elman.data.batches import in_order, pad
+from elman.data.lexicon import UNKNOWN
 from elman.errors import InputError
 from elman.tasks.intervals import in_words
 from elman.tasks.tag.baseline import Baseline
 from elman.tasks.tag.labels import Labels
 from elman.tasks.tag.measure import Score, of_interest
-from elman.tasks.tag.network import FrameReader, TagModel
+from elman.tasks.tag.network import FrameReader, TagModel, WordReader
 from elman.tasks.tag.opening import open_source
 from elman.tasks.tag.options import TagOptions
 from elman.tasks.tag.sources import Example, Source
@@ -284,6 +285,20 @@ class TrainedTag:
                 if word not in base.words and one is not None:
                     unseen[0] += one == other
                     unseen[1] += 1
+
+    def vectors(self) -> tuple[tuple[str, ...], Tensor]:
+        """Return the known words, in small letters, and their learned vectors, (words, size).
+
+        Raises:
+            InputError: a model of frames, or of one-hot vectors.
+        """
+        reader = self.network.reader
+        if self.vocabulary is None or not isinstance(reader, WordReader):
+            raise InputError("this model reads vectors, and has none of its own.")
+        if reader.embedding.kind != "learned":
+            raise InputError("this model has no learned word vectors, but one-hot ones.")
+        first = UNKNOWN + 1
+        return self.vocabulary.words.tokens[first:], reader.embedding.weight.detach()[first:]
 
     def _verdict(self, found: Mapping[str, Any]) -> str:
         key = of_interest(self.labels.spans)
