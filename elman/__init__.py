@@ -1,7 +1,7 @@
 """Elman: recurrent networks in which a cell is one equation, written once in plain torch.
 
-The public names are those of `__all__`. `check`, `train` and `load` bring in what they need when
-they are first used, so that `import elman` costs little more than `import torch`.
+The public names are those of `__all__`. Some of them, such as `train` and `load`, bring in what
+they need when they are first used, so that `import elman` costs little more than `import torch`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
     # machine slows tenfold. See docs/decisions/0006-threads-that-wait-sleep.md.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,10 @@ finally:
 
 if TYPE_CHECKING:
     from elman.diagnose import check
+    from elman.layers.attention import Attention
+    from elman.layers.crf import CRF
+    from elman.layers.decoder import Decoder
+    from elman.layers.search import beam_search
     from elman.online import OnlineLearner
     from elman.tasks import load
     from elman.training import train
@@ -76,12 +81,15 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BPTT",
+    "CRF",
     "GRU",
     "LSTM",
     "RNN",
     "RTRL",
+    "Attention",
     "Cell",
     "Chain",
+    "Decoder",
     "ElmanError",
     "EquationError",
     "FileError",
@@ -97,6 +105,7 @@ __all__ = [
     "TrainingStopped",
     "Tree",
     "average",
+    "beam_search",
     "block_diagonal",
     "cell",
     "cells",
@@ -122,25 +131,26 @@ def _pictures(folder: Path) -> list[str]:
     return plots.report(folder)
 
 
+# What is imported when it is first asked for, and from where.
+_LATER = {
+    "Attention": "elman.layers.attention",
+    "CRF": "elman.layers.crf",
+    "Decoder": "elman.layers.decoder",
+    "OnlineLearner": "elman.online",
+    "beam_search": "elman.layers.search",
+    "check": "elman.diagnose",
+    "load": "elman.tasks",
+    "train": "elman.training",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "check":
-        from elman.diagnose import check
-
-        return check
-    if name == "OnlineLearner":
-        from elman.online import OnlineLearner
-
-        return OnlineLearner
-    if name == "load":
-        from elman.tasks import load
-
-        return load
+    if name not in _LATER:
+        raise AttributeError(f"module 'elman' has no attribute {name!r}")
+    module = import_module(_LATER[name])
     if name == "train":
-        from elman import training
-
-        training.report_always(_pictures)
-        return training.train
-    raise AttributeError(f"module 'elman' has no attribute {name!r}")
+        module.report_always(_pictures)
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:
