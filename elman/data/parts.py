@@ -48,6 +48,27 @@ def held_out(keys: Iterable[str | bytes], fraction: float, seed: int = 0) -> np.
     return found
 
 
+_FEWEST = 200  # examples that are always judged, if there are as many
+
+
+def spread(count: int, share: float | None) -> np.ndarray:
+    """Choose examples evenly over a part, whose order may be by class or by length.
+
+    Args:
+        count: examples of the part, ≥ 0.
+        share: of them, in (0, 1]; None is all. 200 are taken in any case, if there are as many.
+
+    Returns:
+        their numbers, rising, int64.
+
+    Example:
+        >>> spread(3, None).tolist(), len(spread(1000, 0.5)), spread(1000, 0.5)[:3].tolist()
+        ([0, 1, 2], 500, [0, 2, 4])
+    """
+    size = count if share is None else min(count, max(round(share * count), _FEWEST))
+    return np.linspace(0, max(count - 1, 0), size).round().astype(np.int64)
+
+
 def _place(key: str | bytes, seed: int) -> float:
     data = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
     digest = hashlib.blake2b(data, digest_size=8, salt=seed.to_bytes(16, "little"))

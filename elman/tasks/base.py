@@ -185,6 +185,10 @@ class Task(abc.ABC):
             metrics by name, `metric` among them.
         """
 
+    def beside_the_metric(self, metrics: Mapping[str, float]) -> str:
+        """Return further words for the line of a validation, two blanks before them, or ""."""
+        return ""
+
     @abc.abstractmethod
     def sample(self) -> str | None:
         """Return a short sample to show beside a validation, or None; deterministic in weights."""

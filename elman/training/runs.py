@@ -288,7 +288,7 @@ def _say_finished(setup: Setup, loop: Loop, metrics: dict[str, float], seconds: 
     position, task = loop.position, setup.task
     value = metrics[task.metric]
     part = loop.judged_part()
-    of = "" if part >= 1.0 else f" on the first {_percent(part)} of the validation part"
+    of = "" if part >= 1.0 else f" on {_percent(part)} of the validation part"
     setup.console.say(
         f"finished: {position.ended}, step {position.step}, {duration(seconds)}; best weights of "
         f"step {position.best_step}: {task.metric} {figure(value)}{of}. Model: {setup.folder.model}"
@@ -296,7 +296,7 @@ def _say_finished(setup: Setup, loop: Loop, metrics: dict[str, float], seconds: 
 
 
 def _part(part: float) -> str:
-    return f"the first {_percent(part)}" if part < 1.0 else "all of it"
+    return f"{_percent(part)}" if part < 1.0 else "all of it"
 
 
 def _percent(part: float) -> str:

@@ -53,6 +53,7 @@ def validation(
     value = position.metrics[task.metric]
     text = f"step {position.step} ({progress:.0%}, {duration(seconds)})  "
     text += judgement(task.metric, loss, value, speed, task.unit)
+    text += task.beside_the_metric(position.metrics)
     if position.waiting:
         text += f"  (best {figure(position.best)} at step {position.best_step})"
     return text

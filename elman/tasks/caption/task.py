@@ -12,6 +12,7 @@ from torch import Tensor
 
 from elman.data.batches import Batches, pad
 from elman.data.lexicon import UNKNOWN
+from elman.data.parts import spread
 from elman.tasks.base import Carry, Task
 from elman.tasks.caption.baseline import Baseline, Texts
 from elman.tasks.caption.corpus import Corpus
@@ -103,9 +104,7 @@ class Captioning(Task):
     def validate(self, limit: float | None = None) -> dict[str, float]:
         """Measure nats and bits a character, and the share of exact texts where one is right."""
         valid = self.corpus.valid
-        rows = np.arange(len(valid.tokens))
-        if limit is not None:
-            rows = rows[: max(1, round(limit * len(rows)))]
+        rows = spread(len(valid.tokens), limit)
         some = valid.some(rows)
         nats = nats_of(self.network, some, self.corpus.meaning.end).sum()
         tokens = sum(len(text) + 1 for text in some.tokens)

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from elman.data.batches import Batches
 from elman.data.lexicon import Lexicon
+from elman.data.parts import spread
 from elman.equation import Cell
 from elman.tasks.base import Carry, Task
 from elman.tasks.classify import measure
@@ -147,11 +148,9 @@ class Classify(Task):
 
     def validate(self, limit: float | None = None) -> dict[str, float]:
         """Measure accuracy, macro-F1 and −ln p on the validation part."""
-        count = len(self.valid.labels)
-        if limit is not None:
-            count = max(1, round(limit * count))
-        logs = tell(self.network, self.meaning, self.valid.sequences[:count])
-        labels = self.valid.labels[:count]
+        rows = spread(len(self.valid.labels), limit)
+        logs = tell(self.network, self.meaning, [self.valid.sequences[i] for i in rows.tolist()])
+        labels = self.valid.labels[rows]
         known = labels >= 0
         true = np.where(known, labels, self.classes)
         found = measure.figures(true, logs.argmax(1), self.classes)

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from elman.data.batches import Batches, in_order, pad
+from elman.data.parts import spread
 from elman.tasks.base import Carry, Task
 from elman.tasks.tag import baseline
 from elman.tasks.tag.corpus import Corpus, Part
 from elman.tasks.tag.measure import Score, of_interest
-from elman.tasks.tag.network import FrameReader, TagModel
+from elman.tasks.tag.network import FrameReader, TagModel, WordReader
 from elman.tasks.tag.options import TagOptions
 from elman.tasks.tag.trained import TrainedTag
 from elman.tasks.tag.words import Vocabulary, WordTable
@@ -40,7 +41,6 @@ class Tagging(Task):
     """
 
     name = "tag"
-    metric = "tag_error"
     unit = "label"
     shared = True
 
@@ -56,6 +56,7 @@ class Tagging(Task):
         said: str = "",
     ):
         self._said_of_vectors = said
+        self.metric = "span_error" if corpus.labels.spans else "tag_error"
         self.corpus, self.vocabulary = corpus, vocabulary
         self.config = self.options = options
         self.model = self.network = model
@@ -92,10 +93,11 @@ class Tagging(Task):
             + (f"; {new} more in the validation part only, which count as wrong" if new else ""),
         ]
         weights = sum(weight.numel() for weight in self.model.parameters())
-        vectors = f"vectors of {self.network.reader.output_size}"
-        if self.vocabulary is not None:
+        reader = self.network.reader
+        vectors = f"vectors of {reader.output_size}"
+        if isinstance(reader, WordReader):
             vectors = (
-                f"words: {self.network.reader.embedding.cost()}; characters "
+                f"words: {reader.embedding.cost()}; characters "
                 f"2 × {options.characters}, affixes {options.affixes}"
             )
         if self._said_of_vectors:
@@ -183,16 +185,14 @@ class Tagging(Task):
 
     def validate(self, limit: float | None = None) -> dict[str, float]:
         """Measure the share of labels that are right, and F1 of spans."""
-        count = len(self.corpus.valid)
-        if limit is not None:
-            count = max(1, round(limit * count))
+        rows = spread(len(self.corpus.valid), limit)
         with torch.no_grad():
-            score, nats = self._score(self.corpus.valid, np.arange(count))
+            score, nats = self._score(self.corpus.valid, rows)
         figures = score.figures()
         best = figures[of_interest(score.spans)]
         # Of weights that are as often right, those that are surer of it are the better ones.
         error = 1 - best + _TIE * min(nats, 1.0)
-        return {"tag_error": error, "nats_per_label": nats, **figures}
+        return {self.metric: error, "nats_per_label": nats, **figures}
 
     def keepsake(self) -> dict[str, Any] | None:
         """Return which label is told as which, on the validation part."""
@@ -246,7 +246,7 @@ class Tagging(Task):
         best = of_interest(score.spans)
         return {
             "name": self._fitted.name,
-            "tag_error": 1 - figures[best],
+            self.metric: 1 - figures[best],
             **figures,
             "words": f"{self._fitted.name}: {best} {figures[best]:.1%}",
         }

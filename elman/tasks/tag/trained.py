@@ -21,6 +21,7 @@ from elman.tasks.tag.measure import Score, of_interest
 from elman.tasks.tag.network import FrameReader, TagModel, WordReader
 from elman.tasks.tag.opening import open_source
 from elman.tasks.tag.options import TagOptions
+from elman.tasks.tag.schemes import breaks
 from elman.tasks.tag.sources import Example, Source
 from elman.tasks.tag.words import Vocabulary
 
@@ -227,6 +228,7 @@ class TrainedTag:
         """
         ours, theirs = Score(self.labels.spans), Score(self.labels.spans)
         new: dict[str, str] = {}
+        broken: list[str] = []
         unseen = [0, 0]
         many = isinstance(data, list | tuple) and data and isinstance(data[0], str | Path)
         for entry in data if many else [data]:
@@ -234,6 +236,7 @@ class TrainedTag:
             for part in _parts(self._checked(source)):
                 for example, told in self._told(part):
                     self._count(example, told, ours, theirs, new, unseen)
+                    broken += self._broken(example)
         figures = ours.figures()
         judged = int(ours.table()[:, 1].sum())
         if not judged:
@@ -253,14 +256,33 @@ class TrainedTag:
                 "intervals": theirs.intervals(),
             }
             found["verdict"] = self._verdict(found)
+        else:
+            found["baseline"] = None
+            found["verdict"] = "No baseline was kept with this model."
+        if broken:
+            found["note"] = (
+                f"{len(broken):,} tag(s) break the scheme {self.labels.scheme}, the first in "
+                f"{broken[0]}; spans are read as conlleval reads them"
+            )
         if new:
             label, at = next(iter(new.items()))
             more = f" and {len(new) - 1} more" if len(new) > 1 else ""
-            found["note"] = (
+            said = (
                 f"{at}: the label {label!r}{more} was not seen in training; what has it counts as "
                 "wrong."
             )
+            found["note"] = f"{found['note']}. {said}" if broken else said
         return found
+
+    def _broken(self, example: Example) -> list[str]:
+        """Where the tags of a sentence break their scheme."""
+        if not self.labels.spans:
+            return []
+        tags = ["O" if label is None else label for label in example.labels]
+        return [
+            f"{example.at(k)}: {tags[k]} {f'after {tags[k - 1]}' if k else 'at the begin'}"
+            for k in breaks(tags, self.labels.scheme)
+        ]
 
     def _count(
         self,
@@ -338,7 +360,7 @@ class TrainedTag:
                 f"words not seen in training: {metrics['accuracy_unseen']:.1%} right of "
                 f"{metrics['unseen_words']:,}"
             )
-        return [*lines, metrics["verdict"]] if "verdict" in metrics else lines
+        return [*lines, metrics["verdict"]]
 
 
 def _parts(examples: Iterable[Example]) -> Iterator[list[Example]]:

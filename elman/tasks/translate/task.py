@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from elman.data.batches import Batches, in_order
+from elman.data.parts import spread
 from elman.tasks.base import Carry, Task
 from elman.tasks.translate import measure
 from elman.tasks.translate.corpus import Corpus
@@ -110,9 +111,7 @@ class Translation(Task):
     def validate(self, limit: float | None = None) -> dict[str, float]:
         """Measure −ln p of a token, and BLEU, chrF and the exact share of greedy translations."""
         valid = self.corpus.valid
-        size = len(valid) if limit is None else max(1, round(limit * len(valid)))
-        # Spread over the part, whose order may be by length.
-        rows = np.unique(np.linspace(0, len(valid) - 1, size).round().astype(np.int64))
+        rows = spread(len(valid), limit)
         lengths, total, count = valid.lengths()[rows], 0.0, 0
         place = self.network.vectors.weight.device
         with torch.no_grad():
@@ -129,6 +128,10 @@ class Translation(Task):
             intervals=False,
         )  # fmt: skip
         return found | {name: scores[name] for name in ("bleu", "chrf", "exact")}
+
+    def beside_the_metric(self, metrics: Mapping[str, float]) -> str:
+        """Return BLEU and chrF of the translated few."""
+        return f"  BLEU {metrics['bleu']:.1f}, chrF {metrics['chrf']:.1f}"
 
     def _few(self, rows: np.ndarray) -> tuple[list[str], list[str]]:
         """Sources and targets of a few of the validation's rows."""

@@ -111,7 +111,7 @@ class TrainedTranslation:
             best = [hypotheses[0] for hypotheses in found]
             copied = self._copied(some, numbers, [h.tokens for h in best])
             for row, (text, own, hypothesis) in enumerate(zip(some, numbers, best, strict=True)):
-                told = self.units[1].text(hypothesis.tokens, copied.get(row))
+                told = self.units[1].text(hypothesis.tokens, copied.get(row)) if len(own) else ""
                 record: dict[str, Any] = {
                     "source": text,
                     "translation": told,
@@ -251,6 +251,9 @@ class TrainedTranslation:
             kept = {name: theirs[name] for name in ("bleu", "chrf", "exact", "intervals")}
             found["baseline"] = {"name": NAME, **kept}
             found["verdict"] = self.compare(found, theirs)
+        else:
+            found["baseline"] = None
+            found["verdict"] = "No baseline was kept with this model."
         return found
 
     def _pairs(self, files: Any) -> Pairs:
@@ -288,8 +291,7 @@ class TrainedTranslation:
                 f"{theirs['name']}: BLEU {theirs['bleu']:.1f}, chrF {theirs['chrf']:.1f}, "
                 f"{theirs['exact']:.1%} exact"
             )
-            lines.append(metrics["verdict"])
-        return [*lines, metrics["signature"]]
+        return [*lines, metrics["verdict"], metrics["signature"]]
 
 
 class Alignment(NamedTuple):
