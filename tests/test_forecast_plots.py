@@ -13,6 +13,7 @@ import elman
 from elman.cli import main
 from elman.errors import FileError
 from elman.plots import forecast as pictures
+from elman.plots import runs
 
 
 @pytest.fixture(scope="module")
@@ -74,4 +75,23 @@ def test_a_damaged_keepsake_is_named(run, tmp_path):
     (tmp_path / "keepsake.json").write_text('{"forecasts": 3}')
     with pytest.raises(FileError, match=r"keepsake\.json: damaged"):
         pictures.of_run(tmp_path)
+    with pytest.raises(FileError, match=r"keepsake\.json: damaged"):
+        pictures.residuals_of_run(tmp_path)
     assert pictures.of_run(tmp_path / "nowhere") == []
+    assert pictures.residuals_of_run(tmp_path / "nowhere") == []
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_line_and_ends_no_run(tmp_path, capsys, monkeypatch):
+    (tmp_path / "c.csv").write_text("ds,y\n" + "".join(f"{i},5\n" for i in range(300)))
+    options = ["--steps", "1", "--hidden", "3", "--lags", "4", "--run", str(tmp_path / "r")]
+    assert main(["train", "forecast", str(tmp_path / "c.csv"), *options]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{tmp_path / 'r'}\n"
+    assert "forecast.png" in err
+    assert "a picture is missing: residuals: the errors are all alike" in err
+
+    def broken(*arguments, **options):
+        raise RuntimeError("no paper")
+
+    monkeypatch.setattr(pictures, "examples", broken)
+    assert runs.report(tmp_path / "r")[-2] == "a picture is missing: RuntimeError: no paper"

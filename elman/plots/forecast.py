@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from elman.errors import FileError
+from elman.errors import FileError, InputError
 from elman.plots.residuals import residuals
 from elman.plots.style import BLUE, VERMILLION, plain, save, shown
 from elman.training.folder import RunFolder
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from elman.tasks.forecast import TrainedForecast
 
 _FEWEST_SHOWN = 40  # steps of history
+_FEWEST_ERRORS = 20  # whose correlations are drawn
 _SHADES = (0.32, 0.16, 0.1, 0.06)
 
 
@@ -53,13 +54,13 @@ def of_answers(model: TrainedForecast, data: str | Path, path: str | Path) -> in
 
 
 def of_run(folder: str | Path) -> list[Path]:
-    """Draw forecasts of the validation part of a run, and the correlations of its errors.
+    """Draw forecasts of the validation part of a run.
 
     Args:
         folder: a finished run of the task "forecast".
 
     Returns:
-        the files; none where the run kept nothing to draw.
+        the file; none where the run kept nothing to draw.
 
     Raises:
         FileError: what it kept cannot be read.
@@ -67,21 +68,48 @@ def of_run(folder: str | Path) -> list[Path]:
     run = RunFolder(folder)
     if not run.keepsake.exists():
         return []
-    place = run.path / "plots"
-    place.mkdir(exist_ok=True)
+    path = _place(run) / "forecast.png"
     try:
-        kept = json.loads(run.keepsake.read_text(encoding="utf-8"))
-        examples(kept["forecasts"], place / "forecast.png")
-        left = kept["residuals"]
+        examples(json.loads(run.keepsake.read_text(encoding="utf-8"))["forecasts"], path)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise FileError(f"{run.keepsake}: damaged: it holds no forecasts.") from None
+    return [path]
+
+
+def residuals_of_run(folder: str | Path) -> list[Path]:
+    """Draw what is left in the errors of a run, one step ahead in its validation part.
+
+    Args:
+        folder: a finished run of the task "forecast".
+
+    Returns:
+        the file; none where the run kept nothing to draw.
+
+    Raises:
+        FileError: what it kept cannot be read.
+        InputError: errors too few, or all alike as those of a constant series.
+    """
+    run = RunFolder(folder)
+    if not run.keepsake.exists():
+        return []
+    try:
+        left = json.loads(run.keepsake.read_text(encoding="utf-8"))["residuals"]
         errors = _numbers(left["errors"])
         inputs = {name: _numbers(values) for name, values in left["inputs"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise FileError(f"{run.keepsake}: damaged: it holds no forecasts.") from None
-    drawn = [place / "forecast.png"]
-    if np.isfinite(errors).sum() >= 20:
-        residuals(errors, inputs, place / "residuals.png", title="errors one step ahead")
-        drawn.append(place / "residuals.png")
-    return drawn
+        raise FileError(f"{run.keepsake}: damaged: it holds no errors.") from None
+    known = int(np.isfinite(errors).sum())
+    if known < _FEWEST_ERRORS:
+        raise InputError(f"residuals: {known} known errors; expected {_FEWEST_ERRORS} or more.")
+    path = _place(run) / "residuals.png"
+    residuals(errors, inputs, path, title="errors one step ahead")
+    return [path]
+
+
+def _place(run: RunFolder) -> Path:
+    place = run.path / "plots"
+    place.mkdir(exist_ok=True)
+    return place
 
 
 def examples(kept: Sequence[Mapping[str, Any]], path: str | Path) -> None:

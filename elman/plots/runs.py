@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.ticker import FuncFormatter
 
-from elman.errors import FileError
+from elman.errors import ElmanError, FileError
 from elman.plots.style import (
     BLUE,
     GREEN,
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-# The modules that draw further pictures of a finished run, by task.
-_OF_TASK: dict[str, str] = {
-    "classify": "elman.plots.classify",
-    "tag": "elman.plots.tag",
-    "forecast": "elman.plots.forecast",
+# What draws further pictures of a finished run, by task: a module and functions of it.
+_OF_TASK: dict[str, tuple[str, tuple[str, ...]]] = {
+    "classify": ("elman.plots.classify", ("of_run",)),
+    "tag": ("elman.plots.tag", ("of_run",)),
+    "forecast": ("elman.plots.forecast", ("of_run", "residuals_of_run")),
 }
 
 
@@ -202,7 +202,7 @@ def gradients(
     steps_axis(axes, steps)
     if parts:
         figure.set_figheight(5.2)
-        figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=7, frameon=False)
     else:
         legend(axes, "upper right")
     save(figure, path)
@@ -254,9 +254,18 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 
 def report(folder: Path) -> list[str]:
-    """Draw the pictures of a finished run, and say where they are."""
-    drawn = of_run(folder)
-    module = _OF_TASK.get(config.read(RunFolder(folder).config).task)
-    if module is not None:
-        drawn += import_module(module).of_run(folder)
-    return [f"pictures: {', '.join(map(str, drawn))}"] if drawn else []
+    """Draw the pictures of a finished run, and say where they are; or why one is missing.
+
+    The run is finished without them, so nothing that goes wrong here may end it with an error.
+    """
+    module, names = _OF_TASK.get(config.read(RunFolder(folder).config).task, ("", ()))
+    further = [getattr(import_module(module), name) for name in names]
+    drawn: list[Path] = []
+    missing: list[str] = []
+    for draw in (of_run, *further):
+        try:
+            drawn += draw(folder)
+        except Exception as error:
+            kind = "" if isinstance(error, ElmanError) else f"{type(error).__name__}: "
+            missing.append(f"a picture is missing: {kind}{error}")
+    return [*([f"pictures: {', '.join(map(str, drawn))}"] if drawn else []), *missing]
