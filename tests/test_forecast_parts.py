@@ -16,9 +16,10 @@ from elman.tasks.forecast.base import Sizes, Window
 from elman.tasks.forecast.baseline import Baselines, naive_errors, run_on
 from elman.tasks.forecast.encoder_decoder import EncoderDecoder
 from elman.tasks.forecast.grid import Grid
+from elman.tasks.forecast.judge import gain
 from elman.tasks.forecast.lengths import season
 from elman.tasks.forecast.linear import Features, fit
-from elman.tasks.forecast.measure import Told, Units, judge
+from elman.tasks.forecast.measure import Sums, Told, Units, judge
 from elman.tasks.forecast.network import error_quantiles, told_of_points
 from elman.tasks.forecast.options import ForecastOptions
 from elman.tasks.forecast.outputs import Output, ends, pinball, read_levels
@@ -325,6 +326,22 @@ def test_figures_are_those_of_plain_formulas():
     assert found["coverage_95"] == pytest.approx((np.abs(off) <= 2)[known].mean())
     sure = sums.intervals(5)
     assert sure["rmse"][0] < found["rmse"] < sure["rmse"][1]
+
+
+def test_the_gain_over_a_simple_forecast_is_paired():
+    rng = np.random.default_rng(0)
+    hard = 5 * rng.exponential(size=4000)  # of each window, for both
+    more = 0.1 + rng.normal(size=4000) * 0.5
+    rows = np.ones((2, 4000, 7))
+    rows[:, :, 1] = hard, hard + more
+    ours, theirs = (Sums(part, ()) for part in rows)
+    error = more.std() / np.sqrt(4000)
+    expected = more.mean() + np.array([-1.96, 1.96]) * error
+    np.testing.assert_allclose(gain(ours, theirs, "mse", 1), expected, atol=0.2 * error)
+    assert gain(theirs, ours, "rmse", 1)[1] < 0
+    assert gain(Sums(rows[0, :1], ()), Sums(rows[1, :1], ()), "mse", 1) is None
+    low, high = gain(Sums(rows[0, :10], ()), Sums(rows[1, :10], ()), "mse", 24)
+    assert low < high  # though a block is longer than all rows
 
 
 def test_quantiles_of_errors_cover_what_they_say():

@@ -92,7 +92,24 @@ def test_it_learns_what_is_known_ahead(run, data):
     assert 0.6 < found["coverage"]["80"] <= found["coverage"]["95"] <= 1
     low, high = found["intervals"]["rmse"]
     assert low < found["rmse"] < high
-    assert ("Use the baseline" in found["verdict"]) == (found["rmse"] >= found["baseline"]["rmse"])
+    ends = found["baseline"]["gain"]
+    assert ends[0] < found["baseline"]["rmse"] - found["rmse"] < ends[1]
+    assert ("Use the baseline" in found["verdict"]) == (ends[0] <= 0)
+
+
+def test_a_hair_better_is_level_in_training_and_in_evaluation(tmp_path):
+    y = np.random.default_rng(4).normal(size=200)
+    (tmp_path / "noise.csv").write_text("y\n" + "".join(f"{v:.4f}\n" for v in y))
+    result = elman.train("forecast", tmp_path / "noise.csv", horizon=1, steps=3, lr=1e-4,
+                         quiet=True, run=tmp_path / "r", reports=[], **SMALL)  # fmt: skip
+    assert 0.999 < result.metrics["rmse"] / result.baseline["rmse"] < 1
+    assert result.verdict.endswith("is level or ahead. Use the baseline, or train longer.")
+    found = result.model.evaluate(tmp_path / "noise.csv")
+    low, high = found["baseline"]["gain"]
+    assert low <= 0 <= high
+    assert "Use the baseline" in found["verdict"]
+    said = result.model.in_words(found)
+    assert any(line.startswith(f"rmse below that of {found['baseline']['name']}") for line in said)
 
 
 def test_the_backtest_is_that_of_a_loop_over_origins(run, data):

@@ -61,7 +61,10 @@ def test_it_is_ahead_of_the_linear_model_in_both_ways(run, files):
         low, high = part["intervals"]["rmse"]
         assert low < part["rmse"] < high
     assert found["free_run"]["rmse"] > 0.8 * found["rmse"]  # of its own values it knows no more
-    assert "ahead" in found["verdict"]
+    assert "this model is ahead" in found["verdict"]
+    lines = elman.load(run).in_words(found)
+    assert f"one-step: {found['verdict']}" in lines
+    assert f"free run over all steps: {found['free_run']['verdict']}" in lines
 
 
 def test_free_run_is_the_network_on_the_whole_file(run, files):

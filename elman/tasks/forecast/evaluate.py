@@ -10,13 +10,14 @@ import numpy as np
 from elman.errors import InputError
 from elman.tasks.forecast.baseline import Baselines
 from elman.tasks.forecast.corpus import Meaning, free_runs
-from elman.tasks.forecast.judge import Judge, best, record, verdict
+from elman.tasks.forecast.judge import Judge, best, gain, record, verdict
 from elman.tasks.forecast.measure import Sums
 from elman.tasks.forecast.network import Network
 from elman.tasks.forecast.series import Series
 from elman.tasks.forecast.windows import Windows
 
 _FIGURES = ("rmse", "mae", "mse", "mase")
+_MODES = (("one_step", "one-step"), ("free_run", "free run over all steps"))
 
 
 def evaluate(
@@ -44,7 +45,8 @@ def evaluate(
         "mode" in words, "rmse", "mae", "mse", "mase", "rmse_scaled" and "mse_scaled" (in deviations
         of training), "skill" (1 − RMSE / RMSE of persistence), "coverage" by level, "intervals" of
         these; "windows", "values"; "baseline", the best simple forecast on these data, and
-        "baselines", all of them; "one_step" and "free_run" with the same figures where the model
+        "baselines", all of them ("gain" of the best: the interval of its RMSE less that of the
+        network); "one_step" and "free_run" with the same figures where the model
         can go on from its own values; "verdict".
 
     Raises:
@@ -112,7 +114,8 @@ def _judged(judge: Judge, sums: Sequence[Sums], block: int, season: int) -> dict
         name = best(every)
         found["baseline"] = {"name": name, **every[name]}
         found["baselines"] = every
-        found["verdict"] = verdict("rmse", found["rmse"], name, every[name]["rmse"])
+        found["baseline"]["gain"] = ahead = gain(sums[0], simple[name], "rmse", block)
+        found["verdict"] = verdict("rmse", found["rmse"], name, every[name]["rmse"], ahead)
     return found
 
 
@@ -145,12 +148,26 @@ def in_words(metrics: Mapping[str, Any]) -> list[str]:
     ]
     for name, other in metrics.get("baselines", {}).items():
         lines += _lines(name, other)
-    for key, words in (("one_step", "one-step"), ("free_run", "free run over all steps")):
+    for key, words in _MODES:
         if key in metrics:
             lines += [f"{words}:", *_lines("this model", metrics[key])]
             for name, other in metrics[key].get("baselines", {}).items():
                 lines += _lines(name, other)
-    return [*lines, *([metrics["verdict"]] if "verdict" in metrics else [])]
+    modes = [(key, words) for key, words in _MODES if key in metrics]
+    for part, words in ((metrics, metrics["mode"]), *((metrics[key], w) for key, w in modes)):
+        if "verdict" in part:
+            said = f"{words}: " if modes else ""
+            lines += [*_difference(part), f"{said}{part['verdict']}"]
+    return lines
+
+
+def _difference(metrics: Mapping[str, Any]) -> list[str]:
+    """How much better than the best simple forecast, with its interval."""
+    baseline = metrics["baseline"]
+    if baseline["gain"] is None:
+        return []
+    (low, high), by = baseline["gain"], baseline["rmse"] - metrics["rmse"]
+    return [f"rmse below that of {baseline['name']} by {by:.4g} ({low:.4g} to {high:.4g})"]
 
 
 def _lines(name: str, record: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,9 @@ from elman.tasks.forecast.baseline import Baselines
 from elman.tasks.forecast.measure import Sums, Told, Units, batches, judge
 from elman.tasks.forecast.network import Network, error_quantiles, told_of_points
 from elman.tasks.forecast.windows import Windows
+from elman.tasks.intervals import bootstrap
+
+_FEWEST_BLOCKS = 3
 
 
 class Judge:
@@ -114,22 +117,60 @@ class Judge:
         ]
 
 
-def verdict(what: str, ours: float, name: str, theirs: float) -> str:
+def verdict(what: str, ours: float, name: str, theirs: float, gain: Sequence[float] | None) -> str:
     """Say which is ahead, the network or a simple forecast.
 
     Args:
         what: the figure, of which less is better.
         ours, theirs: its values.
         name: of the simple forecast.
+        gain: the 95 % interval of theirs less ours, which must not reach 0; None is not known.
+            A difference that four digits do not show is none.
 
     Example:
-        >>> verdict("rmse", 1.0, "persistence", 1.25)
-        'rmse 1 against 1.25 of persistence: this model is ahead.'
+        >>> verdict("rmse", 1.0, "persistence", 1.25, (0.2, 0.3))
+        'rmse 1 against 1.25: this model is ahead of persistence.'
+        >>> verdict("rmse", 1.0, "ridge", 1.01, (-0.1, 0.12))
+        'rmse 1 against 1.01: ridge is level or ahead. Use the baseline, or train longer.'
     """
-    figures = f"{what} {ours:.4g} against {theirs:.4g} of {name}"
-    if ours < theirs:
-        return f"{figures}: this model is ahead."
-    return f"{figures}, which is level or ahead. Use the baseline, or train longer."
+    figures = f"{what} {ours:.4g} against {theirs:.4g}"
+    if gain is not None and gain[0] > 0 and f"{ours:.4g}" != f"{theirs:.4g}":
+        return f"{figures}: this model is ahead of {name}."
+    return f"{figures}: {name} is level or ahead. Use the baseline, or train longer."
+
+
+def block_of(block: int, rows: int) -> int:
+    """Return how many rows are drawn together: as asked, but so that there are three blocks.
+
+    One block alone would be all rows each time, and every interval a point.
+    """
+    return max(1, min(block, rows // _FEWEST_BLOCKS))
+
+
+def gain(ours: Sums, theirs: Sums, key: str, block: int) -> list[float] | None:
+    """Return the 95 % interval of how much larger the error of a simple forecast is.
+
+    The same windows are drawn for both (the paired bootstrap), so that what makes a window hard
+    for both does not blur which is better.
+
+    Args:
+        ours, theirs: sums of the network and of the simple forecast, on the same rows.
+        key: a figure of `Sums.figures`, of which less is better.
+        block: rows that are drawn together.
+
+    Returns:
+        the ends of theirs less ours; None where there are fewer than two rows, or no figure.
+    """
+    if len(ours.rows) < 2:
+        return None
+    width = ours.rows.shape[1]
+    both = np.concatenate([ours.rows, theirs.rows], 1)
+    ends = bootstrap(
+        both,
+        lambda t: theirs.figures(t[:, width:])[key] - ours.figures(t[:, :width])[key],
+        block=block_of(block, len(both)),
+    )
+    return list(ends) if np.isfinite(ends).all() else None
 
 
 def record(sums: Sums, block: int, persistence: Sums | None) -> dict[str, Any]:
@@ -140,7 +181,7 @@ def record(sums: Sums, block: int, persistence: Sums | None) -> dict[str, Any]:
         block: rows that are drawn together.
         persistence: that of persistence, for the skill 1 − RMSE / RMSE of persistence.
     """
-    figures, sure = sums.total(), sums.intervals(block)
+    figures, sure = sums.total(), sums.intervals(block_of(block, len(sums.rows)))
     coverage = {k.removeprefix("coverage_"): v for k, v in figures.items() if "coverage" in k}
     found: dict[str, Any] = {k: v for k, v in figures.items() if "coverage" not in k}
     if any(v is not None for v in coverage.values()):

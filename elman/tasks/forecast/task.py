@@ -15,8 +15,9 @@ from elman.tasks.forecast.base import Window
 from elman.tasks.forecast.baseline import Baselines
 from elman.tasks.forecast.columns import Columns
 from elman.tasks.forecast.corpus import Corpus
-from elman.tasks.forecast.judge import Judge, verdict
+from elman.tasks.forecast.judge import Judge, gain, verdict
 from elman.tasks.forecast.keep import keepsake
+from elman.tasks.forecast.measure import Sums
 from elman.tasks.forecast.network import Network, error_quantiles
 from elman.tasks.forecast.options import ForecastOptions
 from elman.tasks.forecast.trained import TrainedForecast
@@ -71,6 +72,9 @@ class Forecasting(Task):
         self.size = min(options.windows or 1, len(self.windows))
         self.steps_per_epoch = -(-len(self.windows) // self.size)
         self._order = (-1, np.zeros(0, np.int64))
+        # of the latest validation: the windows, and the model's sums on them
+        self._judged: tuple[np.ndarray, Sums] | None = None
+        self._best: list[Sums] = []  # of the best simple forecast, on all windows
 
     def describe(self) -> list[str]:
         """Say what was detected and chosen, one line each."""
@@ -117,6 +121,7 @@ class Forecasting(Task):
         chosen = self._chosen(limit)
         errors: list[np.ndarray] = []
         sums = self.judge.model(self.valid, chosen, errors)
+        self._judged = (chosen, sums)
         with torch.no_grad():
             found = error_quantiles(np.concatenate(errors)[:: self._thin(chosen)], self.levels)
             self.network.spread.copy_(found)
@@ -180,6 +185,8 @@ class Forecasting(Task):
                 total["free_run_rmse"] = free[name].total()["rmse"]
             every.append((name, {k: v for k, v in total.items() if v is not None}))
         name, best = min(every, key=lambda pair: pair[1][self.metric])
+        number = self.baselines.names().index(name)
+        self._best = [free[name] if name in free else all_sums[number]]
         words = f"{self.metric.replace('_', ' ')} of simple forecasts: " + "; ".join(
             f"{n} {t[self.metric]:.4g}" for n, t in every
         )
@@ -202,8 +209,24 @@ class Forecasting(Task):
     def verdict(self, metrics: Mapping[str, float]) -> str:
         """Say which is ahead on the validation part."""
         key = self.metric
-        return verdict(key.replace("_", " "), metrics[key], self._baseline["name"],
-                       self._baseline[key])  # fmt: skip
+        name, theirs = self._baseline["name"], self._baseline[key]
+        return verdict(key.replace("_", " "), metrics[key], name, theirs, self._gain(metrics))
+
+    def _gain(self, metrics: Mapping[str, float]) -> list[float] | None:
+        """The interval of how much larger the metric of the best simple forecast is."""
+        key, (theirs,) = self.metric, self._best
+        if self.network.forecaster.judged_in_free_run:
+            windows = self.corpus.valid_free_run(self.network.forecaster.lags)
+            ours = self.judge.free_run(windows)[0]
+            return gain(ours, theirs, "rmse", max(1, int(np.sqrt(len(ours.rows)))))
+        key = key if key in ("rmse", "rmse_scaled") else "loss"
+        chosen, ours = self._judged or (self._chosen(None), None)
+        if ours is None or ours.total()[key] != metrics[self.metric]:
+            # the latest validation was not of the weights that are kept
+            ours = self.judge.model(self.valid, chosen, [])
+        theirs = Sums(theirs.rows[chosen], theirs.levels, theirs.losses)
+        block = max(self.valid.horizon, self.corpus.meaning.season)
+        return gain(ours, theirs, key, block)
 
     def metadata(self) -> dict[str, Any]:
         """Return configuration, grid of time and scales, as plain JSON values."""
