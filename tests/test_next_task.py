@@ -230,6 +230,23 @@ def test_train_predict_and_evaluate(tmp_path, call):
     assert "popularity" in out
 
 
+def test_items_that_training_had_not_are_missed_and_have_no_nats(tmp_path, run, call):
+    lines = ["week,day,worn"]
+    item = run.model.lexicon.token(run.model.network.items)
+    lines += [f"{week},{day},{worn}" for week in "ab"
+              for day, worn in enumerate([item, "zzz", "qqq"])]  # fmt: skip
+    (tmp_path / "u.csv").write_text("\n".join(lines) + "\n")
+    code, out, _ = call("evaluate", run.run, tmp_path / "u.csv")
+    assert code == 0
+    assert "recall@20: 0.0%" in out
+    assert "nats per item: –" in out
+    code, out, _ = call("evaluate", run.run, tmp_path / "u.csv", "--json")
+    told = json.loads(out)
+    assert (code, told["mrr"], told["nats_per_item"]) == (0, 0, None)
+    assert told["baseline"]["nats_per_item"] is None
+    assert "Use the baseline" in told["verdict"]
+
+
 def test_the_nearest_vectors_can_be_asked_for(run, call):
     code, out, err = call("neighbours", run.run, "shirt", "-n", "2")
     assert code == 0, err

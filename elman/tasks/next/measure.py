@@ -53,6 +53,14 @@ def figures(sums: np.ndarray) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
+def measured(sums: np.ndarray) -> dict[str, Any]:
+    """Return the measures of sessions, (sessions, sums); None for nats where no item is known."""
+    found: dict[str, Any] = figures(sums.sum(0))
+    if not sums[:, _KNOWN].any():
+        found |= {"nats_per_item": None, "bits_per_item": None}
+    return found
+
+
 def intervals(sums: np.ndarray, seed: int = 0) -> dict[str, list[float] | None]:
     """Return the 95 % intervals of the measures, by the bootstrap over sessions.
 
@@ -67,6 +75,21 @@ def intervals(sums: np.ndarray, seed: int = 0) -> dict[str, list[float] | None]:
         ends = bootstrap(sums[:, [top, bottom]], lambda s: s[:, 0] / s[:, 1], seed=seed)
         found[name] = list(ends) if all(map(math.isfinite, ends)) else None
     return found
+
+
+def gain(ours: np.ndarray, theirs: np.ndarray) -> list[float] | None:
+    """Return the 95 % interval of how much larger our mean reciprocal rank is, session by session.
+
+    Args:
+        ours, theirs: (sessions, sums), of the same sessions.
+
+    Returns:
+        the ends; None where there are fewer than two sessions.
+    """
+    if len(ours) < 2:
+        return None
+    both = np.stack([ours[:, _MRR] - theirs[:, _MRR], ours[:, _JUDGED]], 1)
+    return list(bootstrap(both, lambda s: s[:, 0] / s[:, 1]))
 
 
 @torch.no_grad()

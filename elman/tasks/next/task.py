@@ -14,17 +14,17 @@ from torch import Tensor
 
 from elman.data.batches import Batches, pad
 from elman.data.lexicon import UNKNOWN, Lexicon
-from elman.data.parts import held_out
+from elman.data.parts import held_out, spread
 from elman.equation import Cell
 from elman.errors import InputError
 from elman.tasks.base import Carry, Task
 from elman.tasks.next.baseline import NAMES, Followers
 from elman.tasks.next.defaults import tokens_of_a_batch
-from elman.tasks.next.measure import figures, score
+from elman.tasks.next.measure import figures, gain, score
 from elman.tasks.next.network import OFFSET, NextItemModel
 from elman.tasks.next.options import NextOptions
 from elman.tasks.next.sessions import Sessions, read_sessions
-from elman.tasks.next.trained import TrainedNext, against, as_baseline
+from elman.tasks.next.trained import TrainedNext, against, as_baseline, better
 
 _LEAST = 2  # items of a session from which something can be learned
 
@@ -155,6 +155,7 @@ class NextItem(Task):
         self.fingerprint = corpus.fingerprint
         self.batches = batches(pieces, options, len(corpus.lexicon), seed)
         self.steps_per_epoch = len(self.batches)
+        self._judged: np.ndarray | None = None  # sums of the latest validation
 
     def describe(self) -> list[str]:
         """Say what was detected and chosen, one line each."""
@@ -210,11 +211,13 @@ class NextItem(Task):
 
     def validate(self, limit: float | None = None) -> dict[str, float]:
         """Measure recall among the first k, mean reciprocal rank and nats an item."""
-        return figures(score(self.network, self._valid(limit)).sum(0))
+        sums = score(self.network, self._valid(limit))
+        self._judged = sums
+        return figures(sums.sum(0))
 
     def _valid(self, limit: float | None = None) -> list[np.ndarray]:
         sessions = self.corpus.valid
-        return sessions if limit is None else sessions[: max(1, round(limit * len(sessions)))]
+        return [sessions[i] for i in spread(len(sessions), limit).tolist()]
 
     def sample(self) -> str | None:
         """Return a session of the validation part with what would come next."""
@@ -247,7 +250,12 @@ class NextItem(Task):
 
     def verdict(self, metrics: Mapping[str, float]) -> str:
         """Say which is ahead, the network or the bigram."""
-        return against(metrics, self._baseline)
+        name, sums = better(self._baseline), self._judged
+        if sums is None or figures(sums.sum(0))["mrr"] != metrics["mrr"]:
+            # the latest validation was not of the weights that are kept
+            sums = score(self.network, self._valid())
+        theirs = self.followers.judge(self.corpus.valid[: len(sums)], name)
+        return against(metrics, {**self._baseline, "gain": gain(sums, theirs)})
 
     def keep_baseline(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """Return what followed what in training."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from elman.data.lexicon import Lexicon
 from elman.errors import InputError
 from elman.tasks.intervals import in_words
 from elman.tasks.next.baseline import NAMES, Followers
-from elman.tasks.next.measure import KS, figures, intervals, score, told
+from elman.tasks.next.measure import KS, gain, intervals, measured, score, told
 from elman.tasks.next.network import OFFSET, NextItemModel
 from elman.tasks.next.options import NextOptions
 from elman.tasks.next.sessions import Sessions, read_sessions, sessions_given
@@ -151,7 +150,8 @@ class TrainedNext:
         Returns:
             "recall@1", … "recall@20", "mrr", "nats_per_item", "bits_per_item", "sessions",
             "judged" items, "unknown" ones, "left_out" sessions, "intervals", and, where the
-            baseline was kept, "baseline" and "verdict".
+            baseline was kept, "baseline" and "verdict". The nats and bits are None where training
+            had none of the items.
 
         Raises:
             FileError: a file that cannot be read.
@@ -165,7 +165,7 @@ class TrainedNext:
                 f"{sessions.said}."
             )
         sums = score(self.network, numbers)
-        found: dict[str, Any] = figures(sums.sum(0))
+        found = measured(sums)
         found["judged"] = int(found["judged"])
         found["sessions"] = len(numbers)
         found["unknown"] = int(sum((part[1:] < OFFSET).sum() for part in numbers))
@@ -173,8 +173,9 @@ class TrainedNext:
         found["intervals"] = intervals(sums)
         if self.followers is not None:
             each = {name: self.followers.judge(numbers, name) for name in NAMES}
-            baseline = as_baseline({name: figures(s.sum(0)) for name, s in each.items()})
+            baseline = as_baseline({name: measured(s) for name, s in each.items()})
             baseline["intervals"] = intervals(each["bigram"])
+            baseline["gain"] = gain(sums, each[better(baseline)])
             found["baseline"] = baseline
             found["verdict"] = against(found, baseline)
         return found
@@ -191,12 +192,21 @@ class TrainedNext:
         baseline = metrics.get("baseline", {})
         for name in (*(f"recall@{k}" for k in KS), "mrr", "nats_per_item"):
             form = ".1%" if name.startswith("recall") else ".3f"
+            if ends[name] is None:
+                lines.append(f"{name.replace('_', ' ')}: –")
+                continue
             line = f"{name.replace('_', ' ')}: {in_words(metrics[name], ends[name], form)}"
             if baseline:
                 line += f"; bigram {baseline[name]:{form}}"
                 line += f", popularity {baseline['popularity'][name]:{form}}"
             lines.append(line)
-        return [*lines, metrics["verdict"]] if baseline else lines
+        if not baseline:
+            return lines
+        if baseline["gain"] is not None:
+            name, (low, high) = better(baseline), baseline["gain"]
+            by = metrics["mrr"] - _mrr(baseline, name)
+            lines.append(f"mrr above that of {name} by {by:.4f} ({low:.4f} to {high:.4f})")
+        return [*lines, metrics["verdict"]]
 
     def _sessions(self, data: Any) -> Sessions:
         if isinstance(data, str | Path):
@@ -213,28 +223,39 @@ def _is_file(entry: object) -> bool:
     return entry == "-" or ("\n" not in entry and len(entry) < 256 and Path(entry).is_file())
 
 
-def as_baseline(found: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+def as_baseline(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Put the figures of both baselines together, the bigram first."""
     bigram, popularity = found["bigram"], found["popularity"]
+    nats = bigram["nats_per_item"]
+    in_nats = "" if nats is None else f", {nats:.3f} nats an item"
     words = (
         f"bigram (what followed the last item, backed off to popularity): recall@5 "
-        f"{bigram['recall@5']:.1%}, mrr {bigram['mrr']:.3f}, {bigram['nats_per_item']:.3f} nats an "
-        f"item; popularity: recall@5 {popularity['recall@5']:.1%}, mrr {popularity['mrr']:.3f}"
+        f"{bigram['recall@5']:.1%}, mrr {bigram['mrr']:.3f}{in_nats}; popularity: recall@5 "
+        f"{popularity['recall@5']:.1%}, mrr {popularity['mrr']:.3f}"
     )
     return {"name": "bigram", **bigram, "popularity": dict(popularity), "words": words}
 
 
 def against(metrics: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
-    """Say in words which is ahead by the mean reciprocal rank, and what to use."""
-    name = max(("bigram", "popularity"), key=lambda n: _mrr(baseline, n))
+    """Say in words which is ahead by the mean reciprocal rank, and what to use.
+
+    The baseline has the interval of the difference ("gain"), which must not reach 0.
+    """
+    name = better(baseline)
     theirs, ours = _mrr(baseline, name), metrics["mrr"]
     figures = f"mrr {ours:.3f} against {theirs:.3f}"
     if "recall@5" in metrics:
         other = baseline if name == "bigram" else baseline["popularity"]
         figures += f", recall@5 {metrics['recall@5']:.1%} against {other['recall@5']:.1%}"
-    if ours > theirs and not math.isclose(ours, theirs, rel_tol=1e-3):
+    sure = baseline["gain"]
+    if sure is not None and sure[0] > 0 and f"{ours:.3f}" != f"{theirs:.3f}":
         return f"{figures}: this model is ahead of {name}."
     return f"{figures}: {name} is level or ahead. Use the baseline, or find more sessions."
+
+
+def better(baseline: Mapping[str, Any]) -> str:
+    """Return which baseline has the larger mean reciprocal rank."""
+    return max(("bigram", "popularity"), key=lambda name: _mrr(baseline, name))
 
 
 def _mrr(baseline: Mapping[str, Any], name: str) -> float:
