@@ -139,6 +139,9 @@ def test_context_may_come_from_training_from_a_file_or_from_the_same_file(run, d
     given = run.model.evaluate(data / "test.csv", context=data / "train.csv")
     inside = run.model.evaluate(data / "all.csv", start="2020-08-28")
     assert plain == given == inside
+    assert "note" not in plain
+    seen = run.model.evaluate(data / "all.csv", start="2020-08-27")["note"]
+    assert "steps up to 2020-08-27 were known" in seen
     thin = run.model.evaluate(data / "test.csv", stride=5)
     assert thin["windows"] == 20
     assert run.model.evaluate(data / "test.csv", origins=7)["windows"] == 7
@@ -178,6 +181,7 @@ def test_the_model_file_gives_the_same_model(run, data):
     finally:
         (run.run / "away").rename(run.run / "baseline.safetensors")
     assert "baseline" not in bare
+    assert "no baseline was kept" in bare["note"]
     assert bare["rmse"] == pytest.approx(run.model.evaluate(data / "test.csv")["rmse"])
 
 
@@ -203,6 +207,9 @@ def test_every_kind_trains_and_comes_back(options, data, tmp_path):
                   "u": 0.0} for k in range(9)]  # fmt: skip
         rows = polars.read_csv(file).to_dicts() + ahead
         assert len(again.predict(rows, horizon=9)) == 9
+        first, second = [record for _, record in again.answers(rows, horizon=9)][:2]
+        assert "no intervals" in first["note"]
+        assert "note" not in second
 
 
 def test_a_batch_is_a_function_of_the_step_and_the_seed(data):
@@ -390,7 +397,8 @@ ROWS = "".join(f"2020-01-{d:02d},{d % 5}\n" for d in range(1, 32))
         ("ds,y\n" + ROWS + "2020-02-01,x1\n", [], "line 33"),
         ("ds,y\n" + ROWS + "2020-02-01,1,2\n", [], "line 33"),
         ("ds,y\n" + ROWS + "2020-01-05,1\n", [], "line 33: a second row for 2020-01-05"),
-        ("ds,y\n" + ROWS + "someday,1\n", [], "'someday' of row 32 is no number and no date"),
+        ("ds,y\n" + ROWS + "someday,1\n", [], "'someday' of line 33 is no number and no date"),
+        ("ds,y\n\n" + ROWS + ",1\n", [], "the time stamp of line 34 is missing"),
         ("ds,y\n" + ROWS, ["--horizon", "40"], "the longest series has 31 steps"),
         ("ds,y\n" + ROWS, ["--levels", "200"], "levels is '200'"),
         ("ds,y\n" + ROWS, ["--lags", "no"], "lags is 'no'"),

@@ -168,6 +168,8 @@ def test_the_model_file_gives_the_same_answers_and_the_baseline(run):
     told = again.evaluate(OUTFITS)
     assert told == run.model.evaluate(OUTFITS)
     assert told["verdict"].endswith("ahead of bigram.")
+    again.followers = None
+    assert "no baseline was kept" in again.evaluate(OUTFITS)["note"]
     low, high = told["intervals"]["mrr"]
     assert low < told["mrr"] < high
 

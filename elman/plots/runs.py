@@ -237,7 +237,10 @@ def _parts(row: Mapping[str, Any]) -> Mapping[str, float]:
 
 def _unit(metric: str) -> str:
     unit = metric.removeprefix("nats_per_")
-    return metric if unit == metric else f"nats a {'character' if unit == 'char' else unit}"
+    if unit == metric:
+        return metric
+    unit = "character" if unit == "char" else unit
+    return f"nats {'an' if unit[0] in 'aeiou' else 'a'} {unit}"
 
 
 def _columns(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:

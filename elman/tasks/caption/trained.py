@@ -247,6 +247,8 @@ class TrainedCaption:
             theirs = self.baseline.judge(others)
             found["baseline"]["gain"] = difference(nats, theirs, characters)
             found["verdict"] = against(found, found["baseline"])
+        else:
+            found["note"] = "no baseline was kept with this model, so it is held against nothing"
         return found
 
     @staticmethod

@@ -150,7 +150,9 @@ def load(
     notes = [f"table: {table.source_words}"]
     if columns.time:
         place = f"{_where(table)}, column {columns.time}"
-        stamps, dates = read_stamps(list(table.text(columns.time)), place)
+        texts = list(table.text(columns.time))
+        file = f"{_where(table)}, "
+        stamps, dates = read_stamps(texts, place, lambda row: table.place(row).removeprefix(file))
         if grid is None:
             grid = find_grid([stamps[rows] for rows in groups.values()], dates, place)
         check_dates(dates, grid, place)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -129,19 +129,22 @@ class Grid:
         return text[:10] if whole_days else text
 
 
-def read_stamps(texts: Sequence[str], where: str) -> tuple[np.ndarray, bool]:
+def read_stamps(
+    texts: Sequence[str], where: str, place: Callable[[int], str] | None = None
+) -> tuple[np.ndarray, bool]:
     """Read time stamps: numbers, ISO 8601 (a zone is taken to UTC), or a few other ways.
 
     Args:
         texts: of the rows.
         where: file and column, for errors.
+        place: of each row, counted from 0, where it stands; None counts rows from 1.
 
     Returns:
         float64 numbers, or int64 microseconds since 1970; and whether they are dates.
 
     Raises:
-        FileError: a stamp is missing or cannot be read, with its row counted from 1; days and
-            months that could be either.
+        FileError: a stamp is missing or cannot be read, with its place; days and months that
+            could be either.
 
     Example:
         >>> read_stamps(["1970-01-02", "1970-01-03 00:00:01"], "t.csv")
@@ -149,9 +152,10 @@ def read_stamps(texts: Sequence[str], where: str) -> tuple[np.ndarray, bool]:
         >>> read_stamps(["1700", "1701.5"], "t.csv")
         (array([1700. , 1701.5]), False)
     """
+    place = place or (lambda row: f"row {row + 1}")
     for row, text in enumerate(texts):
         if not text.strip():
-            raise FileError(f"{where}: the time stamp of row {row + 1} is missing.")
+            raise FileError(f"{where}: the time stamp of {place(row)} is missing.")
     numbers = _numbers(texts)
     if numbers is not None:
         return numbers, False
@@ -159,7 +163,7 @@ def read_stamps(texts: Sequence[str], where: str) -> tuple[np.ndarray, bool]:
         stamps = read(texts)
         if stamps is not None:
             return stamps, True
-    return _other_formats(texts, where), True
+    return _other_formats(texts, where, place), True
 
 
 def _numbers(texts: Sequence[str]) -> np.ndarray | None:
@@ -197,7 +201,7 @@ def _iso_one_by_one(texts: Sequence[str]) -> np.ndarray | None:
         return None
 
 
-def _other_formats(texts: Sequence[str], where: str) -> np.ndarray:
+def _other_formats(texts: Sequence[str], where: str, place: Callable[[int], str]) -> np.ndarray:
     fits: dict[str, np.ndarray] = {}
     for form in (day + clock for day in _FORMATS for clock in _CLOCKS):
         try:
@@ -217,8 +221,8 @@ def _other_formats(texts: Sequence[str], where: str) -> np.ndarray:
             ((r, t) for r, t in enumerate(texts) if _iso_one_by_one([t]) is None), (0, texts[0])
         )
         raise FileError(
-            f"{where}: the time stamp {text[:40]!r} of row {row + 1} is no number and no date such "
-            "as 2024-01-31 or 2024-01-31 13:00."
+            f"{where}: the time stamp {text[:40]!r} of {place(row)} is no number and no date "
+            "such as 2024-01-31 or 2024-01-31 13:00."
         )
     return next(iter(fits.values()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -277,7 +278,13 @@ class TrainedForecast:
         for i, row in enumerate(self.rows(path, horizon)):
             values = [v if isinstance(v, str) else f"{v:.6g}" for v in row.values()]
             line = ",".join(_cell(v) for v in values)
-            yield (line if i else ",".join(row) + "\n" + line), row
+            first = "" if i else ",".join(row) + "\n"
+            if not i and horizon and not any(key.startswith("lo-") for key in row):
+                row["note"] = (
+                    f"no intervals: how far off points are was measured up to "
+                    f"{len(self.network.spread)} step(s) ahead"
+                )
+            yield first + line, row
 
     # -- evaluation -------------------------------------------------------------------------
 
@@ -305,7 +312,8 @@ class TrainedForecast:
             origins: no more than so many origins of each series, evenly spread.
 
         Returns:
-            figures by name; see `elman.tasks.forecast.evaluate.evaluate`.
+            figures by name; see `elman.tasks.forecast.evaluate.evaluate`; and a "note" where steps
+            were known in training, or no baseline was kept.
 
         Raises:
             FileError: data that cannot be read.
@@ -319,7 +327,7 @@ class TrainedForecast:
         if start is not None:
             step = self.step_of(start, "evaluate: from")
             parts = [(s, max(b, step - s.first)) for s, b in parts]
-        return evaluate(
+        found = evaluate(
             self.network,
             self.baselines,
             self.meaning,
@@ -329,6 +337,23 @@ class TrainedForecast:
             stride=stride,
             origins=origins,
         )
+        notes = self._overlap(parts)
+        if self.baselines is None:
+            notes.append("no baseline was kept with this model, so it is held against nothing")
+        return {**found, "note": "; ".join(notes)} if notes else found
+
+    def _overlap(self, parts: Sequence[tuple[Series, int]]) -> list[str]:
+        """Say that steps to be scored were in training or validation, where time tells."""
+        ends = {s.name: s.first + len(s) for s in self.tail}
+        seen = [s.name for s, begin in parts if s.first + begin < ends.get(s.name, -math.inf)]
+        if self.meaning.grid.kind == "rows" or not seen:
+            return []
+        last = self.meaning.grid.written(ends[seen[0]] - 1)
+        which = f" (series {seen[0]})" if len(ends) > 1 else ""
+        return [
+            f"steps up to {last}{which} were known when the model was trained, so these are no "
+            "figures of a test; --from scores later ones alone"
+        ]
 
     def _after(
         self, context: Any, series: Sequence[Series], where: str

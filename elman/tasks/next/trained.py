@@ -178,6 +178,8 @@ class TrainedNext:
             baseline["gain"] = gain(sums, each[better(baseline)])
             found["baseline"] = baseline
             found["verdict"] = against(found, baseline)
+        else:
+            found["note"] = "no baseline was kept with this model, so it is held against nothing"
         return found
 
     @staticmethod
