@@ -74,6 +74,11 @@ def test_a_model_is_ahead_only_where_the_difference_is_sure():
         said = against(metrics, baseline)
         assert said.endswith("ahead of b.") == ahead
         assert ("Use the baseline" in said) != ahead
+    for exact, sure, ahead in ((0.52, -0.01, False), (0.6, 0.02, True), (0.4, -0.2, False)):
+        metrics = {"nats_per_char": 1.0, "exact": exact}
+        baseline = {"name": "b", "nats_per_char": 1.1, "exact": 0.5, "gain": [-0.1, 0.3],
+                    "gain_exact": [sure, exact]}  # fmt: skip
+        assert against(metrics, baseline).endswith("ahead of b.") == ahead
 
 
 # N-grams.

@@ -87,12 +87,29 @@ def judged(
     characters: np.ndarray,
     right: Sequence[str],
     meaning: Meaning,
+    ours: tuple[np.ndarray, np.ndarray | None] | None = None,
 ) -> dict[str, Any]:
-    """Measure the baseline on texts whose vectors are scaled; n-grams of all orders beside it."""
+    """Measure the baseline on texts whose vectors are scaled; n-grams of all orders beside it.
+
+    Args:
+        baseline: fitted.
+        texts: scaled.
+        characters: of each, with its end.
+        right: the texts as they are written.
+        meaning: of the tokens.
+        ours: of the model, nats of each text and what the first of them were written as
+            (`likeness.compare`); then the intervals of the differences are "gain" and "gain_exact".
+    """
     compared = None
     if meaning.single:
         compared = compare([meaning.text(text.tolist()) for text in baseline.tell(texts)], right)
-    found = figures(baseline.judge(texts), characters, compared)
+    nats = baseline.judge(texts)
+    found = figures(nats, characters, compared)
+    if ours is not None:
+        found["gain"] = difference(ours[0], nats, characters)
+        if compared is not None and ours[1] is not None:
+            more = ours[1][:, 0] - compared[: len(ours[1]), 0]
+            found["gain_exact"] = list(bootstrap(more, lambda s: s[:, 0] / len(more)))
     given, plain = {}, {}
     for order, name in ((2, "bigram"), (3, "trigram"), (baseline.order, f"{baseline.order}-gram")):
         p, q, _ = baseline.ngrams.probabilities(texts, order)
@@ -132,15 +149,17 @@ def difference(nats: np.ndarray, theirs: np.ndarray, characters: np.ndarray) -> 
 def against(metrics: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
     """Say in words which is ahead, by nats a character and, where told, by exact texts.
 
-    Where the baseline has the interval of the difference ("gain"), it must not reach 0.
+    Where the baseline has the interval of a difference ("gain", "gain_exact"), it must not reach 0.
+    Of exact texts that are level, and no fewer than the baseline's, nats decide.
     """
     ours, theirs, name = metrics["nats_per_char"], baseline["nats_per_char"], baseline["name"]
     words = f"{ours:.3f} against {theirs:.3f} nats a character"
     if "exact" in metrics and "exact" in baseline:
         words += f", {metrics['exact']:.1%} against {baseline['exact']:.1%} exact"
-        ahead = (metrics["exact"], -ours) > (baseline["exact"], -theirs)
+        more = metrics["exact"] - baseline["exact"]
+        surely = baseline.get("gain_exact", [more])[0] > 0
     else:
-        ahead = baseline.get("gain", [theirs - ours - 5e-4])[0] > 0
-    if ahead:
+        more, surely = 0.0, False
+    if surely or (more >= 0 and baseline.get("gain", [theirs - ours - 5e-4])[0] > 0):
         return f"{words}: this model is ahead of {name}."
     return f"{words}: {name} is level or ahead. Use the baseline, train longer, or find more texts."

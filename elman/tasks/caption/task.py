@@ -17,7 +17,7 @@ from elman.tasks.base import Carry, Task
 from elman.tasks.caption.baseline import Baseline, Texts
 from elman.tasks.caption.corpus import Corpus
 from elman.tasks.caption.defaults import TOKENS
-from elman.tasks.caption.measure import against, conditions, judged, nats_of, scaled
+from elman.tasks.caption.measure import against, conditions, difference, judged, nats_of, scaled
 from elman.tasks.caption.network import CaptionModel
 from elman.tasks.caption.options import CaptionOptions
 from elman.tasks.caption.trained import TrainedCaption
@@ -56,6 +56,7 @@ class Captioning(Task):
         self.fingerprint = corpus.fingerprint
         self.batches = batches(corpus.train, options, seed)
         self.steps_per_epoch = len(self.batches)
+        self._nats: np.ndarray | None = None  # of each text, of the latest validation
 
     def describe(self) -> list[str]:
         """Say what was detected and chosen, one line each."""
@@ -106,7 +107,8 @@ class Captioning(Task):
         valid = self.corpus.valid
         rows = spread(len(valid.tokens), limit)
         some = valid.some(rows)
-        nats = nats_of(self.network, some, self.corpus.meaning.end).sum()
+        self._nats = nats_of(self.network, some, self.corpus.meaning.end)
+        nats = self._nats.sum()
         tokens = sum(len(text) + 1 for text in some.tokens)
         char = float(nats / self.corpus.characters[rows].sum())
         found = {"nats_per_token": float(nats / tokens), "nats_per_char": char,
@@ -159,7 +161,15 @@ class Captioning(Task):
 
     def verdict(self, metrics: Mapping[str, float]) -> str:
         """Say which is ahead, the network or the baseline."""
-        return against(metrics, self._baseline)
+        corpus, nats = self.corpus, self._nats
+        few = 0 if nats is None else len(nats)
+        if nats is None or nats.sum() / corpus.characters[:few].sum() != metrics["nats_per_char"]:
+            # the latest validation was not of the weights that are kept
+            nats = nats_of(self.network, corpus.valid, corpus.meaning.end)
+        rows = np.arange(len(nats))
+        theirs = self._fitted.judge(self._scaled(corpus.valid.some(rows)))
+        gain = difference(nats, theirs, corpus.characters[rows])
+        return against(metrics, {**self._baseline, "gain": gain})
 
     def keep_baseline(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """Return the baseline with the texts it counts in."""

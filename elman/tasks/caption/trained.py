@@ -18,7 +18,6 @@ from elman.tasks.caption.likeness import compare
 from elman.tasks.caption.measure import (
     against,
     conditions,
-    difference,
     figures,
     judged,
     nats_of,
@@ -243,9 +242,9 @@ class TrainedCaption:
         }
         if self.baseline is not None:
             others = scaled(self.network, texts)
-            found["baseline"] = judged(self.baseline, others, characters, right, self.meaning)
-            theirs = self.baseline.judge(others)
-            found["baseline"]["gain"] = difference(nats, theirs, characters)
+            found["baseline"] = judged(
+                self.baseline, others, characters, right, self.meaning, (nats, compared)
+            )
             found["verdict"] = against(found, found["baseline"])
         else:
             found["note"] = "no baseline was kept with this model, so it is held against nothing"
