@@ -95,3 +95,8 @@ def test_a_picture_that_cannot_be_drawn_is_a_line_and_ends_no_run(tmp_path, caps
 
     monkeypatch.setattr(pictures, "examples", broken)
     assert runs.report(tmp_path / "r")[-2] == "a picture is missing: RuntimeError: no paper"
+
+
+def test_what_a_metric_is_of_has_its_article():
+    units = [runs._unit(name) for name in ("nats_per_item", "nats_per_char", "rmse")]
+    assert units == ["nats an item", "nats a character", "rmse"]
