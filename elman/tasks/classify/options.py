@@ -24,7 +24,8 @@ class ClassifyOptions(TaskOptions):
             and where words are not divided by blanks.
         split: how words are divided: at "blanks", or at "punctuation" too; "auto" looks whether
             punctuation already stands alone.
-        case: "lower", "keep", or "auto": what naive Bayes on the training texts does better with.
+        case: "lower", "keep", or "auto": small letters, unless naive Bayes on the training texts
+            does clearly better with capitals.
         digits: whether digits of words are read as 0, so that numbers of equal length are one word.
         longest: read only so many tokens or time steps of a sequence; all if not given.
         min_count: words seen less often in training are unknown.
