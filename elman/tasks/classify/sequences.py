@@ -13,7 +13,7 @@ from elman.tasks.classify.options import ClassifyOptions
 from elman.tasks.classify.texts import LOOKED_AT, Reading, choose
 
 _KEPT_TOKENS = 5_000_000  # of all texts; beyond that they are divided when they are asked for
-_CLEARLY = 0.01  # by how much capitals must help naive Bayes to be kept
+_CLEARLY = 0.01  # by how much capitals of words must help naive Bayes to be kept
 _COMPARED = 20_000  # texts by which ways of reading are compared
 
 
@@ -63,8 +63,8 @@ def reading_of(
     """Choose how texts are read, and say why.
 
     Where the case is open, both ways are tried: naive Bayes tells each of up to 20,000 training
-    texts by the counts of all others, and capitals are kept if that tells a hundredth more of them
-    right.
+    texts by the counts of all others, and capitals are kept if that tells more of them
+    right; of words a hundredth more, as capitals divide their counts.
     """
     rows = spread(len(texts), len(texts), LOOKED_AT)
     reading = choose(options, [texts[i] for i in rows.tolist()])
@@ -77,7 +77,8 @@ def reading_of(
             accuracy_alone([way.tokens(text) for text in some], of_some, classes, way.level)
             for way in ways
         ]
-        reading = ways[int(shares[1] > shares[0] + _CLEARLY)]
+        needed = _CLEARLY if reading.level == "word" else 0.0
+        reading = ways[int(shares[1] > shares[0] + needed)]
         why = (
             f" (naive Bayes on each text by all others: {shares[0]:.1%} in small letters, "
             f"{shares[1]:.1%} kept)"
