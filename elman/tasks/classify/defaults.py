@@ -71,7 +71,7 @@ def choose(options: ClassifyOptions, facts: Facts, budget: Budget) -> ClassifyOp
     own |= {"delay_members": 0, "smoothing": 0.0, "ngrams": kind != "numbers"} | own
     own |= {"layers": 1, "bidirectional": True, "dropout_recurrent": 0.0, "skip": False,
             "min_count": 1}  # fmt: skip
-    if kind == "word" and options.pieces != 0 and facts.examples >= _ENOUGH:
+    if facts.length == "short" and options.pieces != 0 and facts.examples >= _ENOUGH:
         own["min_count"] = 2  # of words seen once their pieces say as much, and mislead less
     if options.one_hot:
         own |= {"pieces": 0, "embedding": None, "min_count": 1}
