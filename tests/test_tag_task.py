@@ -104,9 +104,7 @@ def test_it_learns_what_a_word_alone_cannot_tell(run):
 
 
 def test_the_shipped_example_is_tagged_by_its_context(tmp_path):
-    result = elman.train(
-        "tag", DEMO, steps=200, lr=1e-2, dropout=0.3, run=tmp_path / "r", quiet=True, reports=[]
-    )
+    result = elman.train("tag", DEMO, steps=350, run=tmp_path / "r", quiet=True, reports=[])
     said = result.model.predict(["I like eating apple", "The Apple is a great company"])
     assert [s["spans"] for s in said] == [
         [{"type": "fruit", "start": 3, "end": 4, "text": "apple"}],

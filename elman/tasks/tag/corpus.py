@@ -20,6 +20,8 @@ from elman.tasks.tag.opening import open_source
 from elman.tasks.tag.options import TagOptions
 from elman.tasks.tag.sources import Source
 
+_MANY_WITHIN = 10_000  # words within spans, from which on their ends are learned too
+
 
 @dataclass
 class Part:
@@ -166,7 +168,7 @@ def read_corpus(files: Sequence[str | Path], options: TagOptions) -> Corpus:
     seen = int(train.labels.max(initial=-1)) + 1
     check_count(names[:seen], where)
     scheme, remarks = _scheme(names[:seen], train, options, files)
-    labels = Labels(names[:seen], scheme, options.inner_scheme or "bioes")
+    labels = Labels(names[:seen], scheme, options.inner_scheme or _inner_scheme(names, train))
     return Corpus(
         train, valid, list(gathered.words), names, seen, labels, sources[0].settings,
         said + remarks, gathered.digest.hexdigest(),
@@ -210,6 +212,13 @@ def _scheme(
     if not any(schemes.breaks(tags, scheme) for tags in _sentences(train, names)):
         return scheme, []
     return scheme, _broken(scheme, options, files)
+
+
+def _inner_scheme(names: Sequence[str], train: Part) -> str:
+    """BIOES where there is enough to learn its letters from, else BIO, which has half as many."""
+    outside = names.index("O") if "O" in names else -1
+    within = int(((train.labels >= 0) & (train.labels != outside)).sum())
+    return "bioes" if within >= _MANY_WITHIN else "bio"
 
 
 def _first_place(label: str, options: TagOptions, files: Sequence[str | Path]) -> str:

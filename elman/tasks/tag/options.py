@@ -23,7 +23,8 @@ class TagOptions(TaskOptions):
         features: of a table of frames, the columns of numbers, as "a,b"; all that are left.
         scheme: how spans are written: "bio", "iob1", "bioes", "bilou", "none" where labels are no
             spans, or "auto" to see from the labels.
-        inner_scheme: how the network learns spans: "bio" or "bioes".
+        inner_scheme: how the network learns spans: "bio" or "bioes"; the latter where 10,000 words
+            of the training part are within spans.
         crf: score the labels of a sentence together; where labels are spans, if not given.
         cell: name of the recurrent cell.
         hyper: hyper-parameters of the cell by name.
