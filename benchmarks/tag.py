@@ -2,7 +2,7 @@
 
     python benchmarks/tag.py ewt --data DIR [--minutes 15]
     python benchmarks/tag.py scorer --data DIR
-    python benchmarks/tag.py wnut --data DIR [--minutes 5] [--seeds 3] [--only with|without]
+    python benchmarks/tag.py wnut --data DIR [--minutes 20] [--seeds 3] [--only with|without]
 
 Training names files and minutes; everything else is chosen by `elman train tag`. Each row has the
 figure, its 95 % interval by the bootstrap over sentences, the baseline's, and the seconds.
@@ -112,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("what", choices=["ewt", "scorer", "wnut"])
     parser.add_argument("--data", type=Path, required=True, help="the folder of the data sets")
-    parser.add_argument("--minutes", type=float, help="of each training; 15 for ewt, 5 for wnut")
+    parser.add_argument("--minutes", type=float, help="of each training; 15 for ewt, 20 for wnut")
     parser.add_argument("--seeds", type=int, help="how many; 1 for ewt, 3 for wnut")
     parser.add_argument("--only", choices=["with", "without"], help="wnut: with a CRF or without")
     parser.add_argument("--threads", type=int, default=1)
@@ -123,7 +123,7 @@ def main() -> None:
     elif given.what == "ewt":
         ewt(given.data, given.minutes or 15.0, given.seeds or 1)
     else:
-        wnut(given.data, given.minutes or 5.0, given.seeds or 3, given.only)
+        wnut(given.data, given.minutes or 20.0, given.seeds or 3, given.only)
 
 
 if __name__ == "__main__":
