@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import typer
@@ -11,9 +10,7 @@ from typer.core import TyperGroup
 
 # The module of each task's command; what stands there under that name is the command.
 _ALL = ("lm", "classify", "tag", "translate", "forecast", "caption", "next", "tree", "graph")
-_COMMANDS = {
-    name: f"elman.cli.train_{name}" for name in _ALL if find_spec(f"elman.cli.train_{name}")
-}
+_COMMANDS = {name: f"elman.cli.train_{name}" for name in _ALL}
 
 
 class _Tasks(TyperGroup):

@@ -17,7 +17,8 @@ from pydantic.fields import FieldInfo
 from elman.cli.find_cell import find_cell, read_settings
 from elman.cli.terminal import Json, note, piped, print_json
 from elman.errors import InputError
-from elman.training import TrainingOptions
+from elman.tasks import options_of
+from elman.training import Result, TrainingOptions
 from elman.training.launcher import leads
 
 _BUDGET = ("minutes", "steps", "epochs", "patience", "seed")
@@ -37,34 +38,22 @@ Overwrite = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; train.log has it all.")]
 
-__all__ = ["InitFrom", "Json", "Overwrite", "Quiet", "Resume", "RunFolder", "read_options",
-           "run_task", "text_files", "with_options"]  # fmt: skip
+__all__ = ["read_options", "train_command"]
 
 
-def run_task(
+def _train(
     task: str,
     data: Any,
-    options: Mapping[str, Any],
-    *,
     run: str | None,
     resume: bool,
     init_from: str | None,
     overwrite: bool,
     quiet: bool,
-    as_json: bool,
-    next_step: str,
-) -> None:
-    """Train a task with the options of its command, and print where the run is.
-
-    Args:
-        task: its name.
-        data: what `elman.train` takes as data.
-        options: the values of the command line, by the names of the options.
-        next_step: the command that users are told of, without the run's folder.
-    """
+    options: Mapping[str, Any],
+) -> Result:
     from elman import train
 
-    result = train(
+    result: Result = train(
         task,
         data,
         run=run,
@@ -74,6 +63,11 @@ def run_task(
         quiet=quiet,
         **read_options(options),
     )
+    return result
+
+
+def _say(result: Result, next_step: str, *, quiet: bool, as_json: bool) -> None:
+    """Print where the run is, or all that came of it."""
     if not leads():  # another process of the same run prints this
         return
     if as_json:
@@ -106,14 +100,8 @@ def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def text_files(task: str, files: Sequence[str] | None, resume: bool, what: str) -> Any:
+def _files(task: str, files: Sequence[str] | None, resume: bool, what: str, pipe: bool) -> Any:
     """What `elman.train` takes as data, of the file names of a command line.
-
-    Args:
-        task: its name.
-        files: as given; "-" is standard input.
-        resume: whether the run names its data itself.
-        what: the kind of files in the plural, for the error.
 
     Raises:
         InputError: no file and no pipe, or standard input beside files.
@@ -121,49 +109,75 @@ def text_files(task: str, files: Sequence[str] | None, resume: bool, what: str) 
     if not files:
         if resume:
             return None
-        if not piped():
-            raise InputError(f"train {task}: name the {what}, or pipe one in.")
+        if not pipe or not piped():
+            way = ", or pipe one in" if pipe else ""
+            raise InputError(f"train {task}: name the {what}{way}.")
         return "-"
-    if "-" in files:
+    if pipe and "-" in files:
         if len(files) > 1:
             raise InputError(f"train {task}: standard input (-) does not go with other files.")
         return "-"
     return [Path(name) for name in files]
 
 
-# -- options from their definitions ------------------------------------------------------------
+# -- a command from the definitions of its options ----------------------------------------------
 
 
-def with_options(
-    options: type[pydantic.BaseModel],
+def train_command(
+    task: str,
+    text: str,
     *,
+    files_help: str,
+    what: str,
     data: Sequence[str],
     training: Sequence[str] = (),
     cell_help: str,
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command, after its own parameters, an option for each field of a task and of training.
+    next_step: str = "elman predict",
+    pipe: bool = True,
+) -> Callable[..., None]:
+    """Make the command that trains a task, with an option for each field of it and of training.
 
     Args:
-        options: the options of the task.
-        data: those that the help shows as options of the data.
+        task: its name.
+        text: what the help says, with examples.
+        files_help: what the help says of the files.
+        what: the kind of files in the plural, for the error where none is named.
+        data: fields of the task that the help shows as options of the data.
         training: those that it shows as options of training; the others are the model's.
         cell_help: help of the option "cell".
+        next_step: the command that users are told of in the end, without the run's folder.
+        pipe: whether the data may come from standard input.
     """
 
-    def extend(command: Callable[..., None]) -> Callable[..., None]:
-        hints = typing.get_type_hints(command, include_extras=True)
-        own = [
-            p.replace(annotation=hints[p.name])
-            for p in inspect.signature(command).parameters.values()
-            if p.kind is not inspect.Parameter.VAR_KEYWORD
-        ]
-        panels = _panels(options, data, training, cell_help)
-        command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [*own, *(p for panel in panels.values() for p in panel)]
-        )
-        return command
+    def command(
+        files: list[str] | None = None,
+        run: RunFolder = None,
+        resume: Resume = False,
+        init_from: InitFrom = None,
+        overwrite: Overwrite = False,
+        quiet: Quiet = False,
+        as_json: Json = False,
+        **options: Any,
+    ) -> None:
+        given = _files(task, files, resume, what, pipe)
+        result = _train(task, given, run, resume, init_from, overwrite, quiet, options)
+        _say(result, next_step, quiet=quiet, as_json=as_json)
 
-    return extend
+    hints = typing.get_type_hints(command, include_extras=True)
+    hints["files"] = Annotated[
+        list[str] | None, typer.Argument(help=files_help, show_default=False)
+    ]
+    own = [
+        p.replace(annotation=hints[p.name])
+        for p in inspect.signature(command).parameters.values()
+        if p.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    panels = _panels(options_of(task), data, training, cell_help)
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [*own, *(p for panel in panels.values() for p in panel)]
+    )
+    command.__doc__ = inspect.cleandoc(text)
+    return command
 
 
 def _panels(

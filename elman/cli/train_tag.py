@@ -1,48 +1,13 @@
-"""`elman train tag`: its options are those of TagOptions and TrainingOptions, read from there."""
+"""`elman train tag`: its options are those of the task and of training, read from there."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from elman.cli.train_options import train_command
 
-import typer
-
-from elman.cli.train_options import (
-    InitFrom,
-    Json,
-    Overwrite,
-    Quiet,
-    Resume,
-    RunFolder,
-    run_task,
-    text_files,
-    with_options,
-)
-from elman.tasks.tag.options import TagOptions
-
-
-@with_options(
-    TagOptions,
-    data=("text", "label", "id", "features", "scheme", "longest", "min_count", "unknown_rate",
-          "valid_fraction", "valid_file"),
-    training=("sentences", "tokens"),
-    cell_help="A cell by name (see elman cells), or FILE.py:NAME for one of your own; lstm.",
-)  # fmt: skip
-def command(
-    files: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Files of tagged sequences; - or a pipe is standard input.", show_default=False
-        ),
-    ] = None,
-    run: RunFolder = None,
-    resume: Resume = False,
-    init_from: InitFrom = None,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-    **options: Any,
-) -> None:
-    """Train a model that gives every word of a sentence, or every frame of a sequence, a label.
+command = train_command(
+    "tag",
+    """
+    Train a model that gives every word of a sentence, or every frame of a sequence, a label.
 
     Files are CoNLL columns (a word a line, its tag in the last column, a blank line between
     sentences), CoNLL-U, JSON lines of {"words": […], "tags": […]} or {"vectors": [[…]], "labels":
@@ -57,16 +22,21 @@ def command(
       elman train tag train.conllu --label feats --run runs/feats
 
       elman train tag gestures.csv --id recording --label gesture --minutes 3
-    """
-    run_task(
-        "tag",
-        text_files("tag", files, resume, "files of tagged sequences"),
-        options,
-        run=run,
-        resume=resume,
-        init_from=init_from,
-        overwrite=overwrite,
-        quiet=quiet,
-        as_json=as_json,
-        next_step="elman predict",
-    )
+    """,
+    files_help="Files of tagged sequences; - or a pipe is standard input.",
+    what="files of tagged sequences",
+    data=(
+        "text",
+        "label",
+        "id",
+        "features",
+        "scheme",
+        "longest",
+        "min_count",
+        "unknown_rate",
+        "valid_fraction",
+        "valid_file",
+    ),
+    training=("sentences", "tokens"),
+    cell_help="A cell by name (see elman cells), or FILE.py:NAME for one of your own; lstm.",
+)
